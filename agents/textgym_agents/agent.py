@@ -1,0 +1,75 @@
+"""What an agent is, and the one resolver of agents' names.
+
+Left out on purpose: a base class. Any object with these members is an agent; it owns its loop.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium as gym
+
+from textgym import resolve_name
+from textgym_agents.rollout import Policy
+
+AGENTS = {"ppo": "textgym_agents.ppo:PPO"}
+"""Short name -> "module:Name" of the shipped agents; others come by "module:Name" or entry point ``textgym.agents``."""
+
+
+class Agent(Protocol):
+    """Something that learns from a vector environment.
+
+    ``textgym train`` makes it as ``Name(policy, seed=seed)``, with the warmed-up language model as ``policy``; an agent may
+    learn with that one or with one of its own, as long as ``self.policy`` is what it wants to be judged by.
+    """
+
+    policy: Policy
+    """Plays the evaluation."""
+
+    def learn(
+        self,
+        envs: gym.vector.VectorEnv[Any, Any, Any],
+        budget: int,
+        callback: Callable[[Mapping[str, float]], None] | None = None,
+    ) -> None:
+        """Learn from ``budget`` episodes; call ``callback`` with figures now and then (``episodes`` among them)."""
+        ...
+
+    def save(self, folder: str | Path) -> None:
+        """Write what ``load`` needs into ``folder``."""
+        ...
+
+    def load(self, folder: str | Path) -> None:
+        """Read what ``save`` wrote."""
+        ...
+
+
+def resolve_agent(agent: Any, policy: Policy, *, seed: int, **kwargs: Any) -> Agent:
+    """Turn a short name, ``"module:Name"``, an entry point of the group ``textgym.agents``, a class or an object into an agent.
+
+    Raises:
+        ValueError: nothing has that name; says what is there.
+        TypeError: the object lacks a member of ``Agent``.
+    """
+    if isinstance(agent, str):
+        found = {point.name: point for point in entry_points(group="textgym.agents")}
+        if agent in AGENTS or ":" in agent:
+            agent = resolve_name(AGENTS.get(agent, agent))
+        elif agent in found:
+            agent = found[agent].load()
+        else:
+            raise ValueError(f"there is no agent {agent!r}; there are {', '.join([*AGENTS, *found])}, and 'module:Name'")
+    if inspect.isclass(agent) or inspect.isfunction(agent):
+        agent = _make(agent, policy, seed=seed, **kwargs)
+    missing = [member for member in ("policy", "learn", "save", "load") if not hasattr(agent, member)]
+    if missing:
+        raise TypeError(f"{type(agent).__name__} is not an agent: it lacks {', '.join(missing)}")
+    return agent
+
+
+def _make(factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return factory(*args, **kwargs)

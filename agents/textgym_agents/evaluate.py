@@ -1,0 +1,42 @@
+"""Play episodes and judge them as the task does.
+
+Left out on purpose: a second way to play. Evaluation goes through the same environment and the same ``collect`` as
+training, so a reward function sees the same texts in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gymnasium.vector import AutoresetMode
+
+from textgym import Episode, Release, Task, TextGenVectorEnv
+from textgym_agents.rollout import Policy, collect
+
+
+def play(task: Task, policy: Policy, *, episodes: int, num_slots: int, seed: int, device: str) -> list[tuple[Episode, Release]]:
+    """Play ``episodes`` episodes with ``policy``, without learning. Returns each with its release, in order of ending."""
+    envs = TextGenVectorEnv(
+        min(num_slots, episodes),
+        task,
+        autoreset_mode=AutoresetMode.DISABLED,
+        output="torch",
+        device=device,
+        keep_episodes=True,
+    )
+    envs.reset(seed=seed)
+    collect(envs, policy, episodes)
+    return envs.take_episodes()
+
+
+def judge(task: Task, played: Sequence[tuple[Episode, Release]]) -> dict[str, float]:
+    """Give the figures of played episodes: score, success, return, tokens, and the task's own metrics."""
+    episodes = [episode for episode, _ in played]
+    count = len(played)
+    return {
+        "score": float(task.score(episodes)),
+        "success": sum(release.is_success for _, release in played) / count,
+        "return": sum(float(release.token_rewards.sum()) for _, release in played) / count,
+        "tokens": sum(release.num_tokens for _, release in played) / count,
+        **{name: float(value) for name, value in task.metrics(episodes).items()},
+    }

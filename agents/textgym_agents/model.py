@@ -1,0 +1,225 @@
+"""A causal language model with a value head, and where such models come from.
+
+Left out on purpose: any model of our own. The language model is an unmodified Hugging Face one; only a linear value head is
+added beside it, reading the same hidden state that the language model's head reads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+
+from textgym.tokenizer import TextTokenizer
+from textgym_agents.slots import SlotCache
+
+_CHUNK_ELEMENTS = 2**24  # logits of one chunk, in elements: 64 MiB in float32
+
+
+class ActorCritic(nn.Module):
+    """A causal language model and a linear value head on the same hidden state.
+
+    The model stays in eval mode in training too: dropout would make the policy that samples another one than the policy
+    that learns, and the ratio of the two would start away from 1.
+
+    Args:
+        lm: a Hugging Face causal model with a standard KV cache.
+        tokenizer: the environment's. Logits beyond its size V (padded vocabularies) are left out everywhere.
+        context_length: most tokens of prompt and response.
+
+    Raises:
+        ValueError: the model is smaller than the tokenizer or the context, or is of a kind that is not supported.
+    """
+
+    def __init__(self, lm: PreTrainedModel, tokenizer: TextTokenizer, context_length: int) -> None:
+        super().__init__()
+        _check_sizes(lm, tokenizer.vocab_size, context_length)
+        self.lm = lm.eval()
+        self.tokenizer = tokenizer
+        self.vocab_size = tokenizer.vocab_size
+        self.context_length = context_length
+        hidden = _head(lm).weight.shape[1]
+        self.value_head = nn.Linear(hidden, 1, dtype=lm.dtype, device=lm.device)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        _probe(self)
+
+    def train(self, mode: bool = True) -> ActorCritic:
+        """Keep the model in eval mode; see the class."""
+        return super().train(False)
+
+    @property
+    def num_layers(self) -> int:
+        """Attention layers, as the cache needs them."""
+        return int(self.lm.config.get_text_config().num_hidden_layers)
+
+    def hidden(self, ids: Tensor, positions: Tensor, mask: Tensor | None = None, cache: SlotCache | None = None) -> Tensor:
+        """Run the language model without its head. ids, positions (B, q) -> (B, q, hidden)."""
+        backbone = getattr(self.lm, self.lm.base_model_prefix)
+        out = backbone(
+            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+        )
+        return out.last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Give the float32 logits of the V tokens. (..., hidden) -> (..., V)."""
+        return _head(self.lm)(hidden)[..., : self.vocab_size].float()
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """Give the value of each state. (..., hidden) -> (...,), float32."""
+        return self.value_head(hidden).squeeze(-1).float()
+
+    def forward(self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor, temperature: float = 1.0) -> tuple[Tensor, ...]:
+        """Evaluate texts, one forward pass per text.
+
+        Args:
+            ids: int64 (B, L), prompt then response, right-padded with any token.
+            prompt_lengths: int64 (B,).
+            mask: bool (B, T), the response tokens to evaluate; column t is response token t.
+            temperature: of the policy that sampled.
+
+        Returns:
+            logprobs, values, entropy: float32 (B, T) each, 0 where not ``mask``. ``values[:, t]`` is V before token t.
+        """
+        # Padding is on the right and attention is causal, so no token of a text ever sees it: no attention mask is needed.
+        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        hidden = self.hidden(ids, positions)
+        rows, columns = mask.nonzero(as_tuple=True)
+        places = prompt_lengths[rows] + columns
+        states = hidden[rows, places - 1]  # the state before a token predicts it
+        logprobs, entropy = self._head_in_chunks(states, ids[rows, places], temperature)
+        values = self.values(states)
+        blank = torch.zeros(mask.shape, dtype=torch.float32, device=ids.device)
+        at = (rows, columns)
+        return blank.index_put(at, logprobs), blank.index_put(at, values), blank.index_put(at, entropy)
+
+    def _head_in_chunks(self, states: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropy of K tokens, in chunks: the logits of all K are never in memory at once."""
+        size = max(1, _CHUNK_ELEMENTS // self.vocab_size)
+        if len(states) <= size:
+            return self._token_logprobs(states, tokens, temperature)
+        parts = [
+            checkpoint(self._token_logprobs, s, t, temperature, use_reentrant=False)
+            for s, t in zip(states.split(size), tokens.split(size), strict=True)
+        ]
+        logprobs, entropy = zip(*parts, strict=True)
+        return torch.cat(logprobs), torch.cat(entropy)
+
+    def _token_logprobs(self, states: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        logprobs = (self.logits(states) / temperature).log_softmax(-1)
+        return logprobs.gather(-1, tokens[:, None]).squeeze(-1), -(logprobs.exp() * logprobs).sum(-1)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``folder/policy`` (model and tokenizer, for AutoModelForCausalLM) and ``folder/value_head.safetensors``."""
+        folder = Path(folder)
+        self.lm.save_pretrained(folder / "policy")
+        self.tokenizer.save_pretrained(folder / "policy")
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.value_head.state_dict().items()}
+        save_file(weights, str(folder / "value_head.safetensors"))
+
+    def load(self, folder: str | Path) -> None:
+        """Read what ``save`` wrote into this model."""
+        lm = AutoModelForCausalLM.from_pretrained(Path(folder) / "policy", local_files_only=True, dtype=self.lm.dtype)
+        self.lm.load_state_dict(lm.state_dict())
+        self.value_head.load_state_dict(load_file(str(Path(folder) / "value_head.safetensors")))
+
+
+def tiny_gpt2(
+    vocab_size: int, context_length: int, *, seed: int = 0, layers: int = 2, width: int = 64, heads: int = 4
+) -> PreTrainedModel:
+    """Build the embedded default: a GPT-2 shape with random weights (2 x 64: about 0.1M parameters), nothing downloaded."""
+    config = GPT2Config(
+        vocab_size=vocab_size,
+        n_positions=context_length,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):  # transformers draws weights from the global generator; leave it as it was
+        torch.manual_seed(seed)
+        return GPT2LMHeadModel(config)
+
+
+def load_tokenizer(name_or_path: str) -> Any:
+    """Load the tokenizer that belongs to a model, from a folder or a name in the local hub cache or hub."""
+    return AutoTokenizer.from_pretrained(name_or_path)
+
+
+def load_lm(name_or_path: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a causal language model, from a folder or a name in the local hub cache or hub."""
+    return AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype)
+
+
+def _head(lm: PreTrainedModel) -> Any:
+    """Give the linear layer from hidden states to logits."""
+    head = lm.get_output_embeddings()
+    if head is None:
+        raise ValueError(f"{type(lm).__name__} has no language model head; give a causal language model (AutoModelForCausalLM)")
+    return head
+
+
+def _check_sizes(lm: PreTrainedModel, vocab_size: int, context_length: int) -> None:
+    name = type(lm).__name__
+    embeddings: Any = lm.get_input_embeddings()
+    for what, size in (("logits", _head(lm).weight.shape[0]), ("embeddings", embeddings.weight.shape[0])):
+        if size < vocab_size:
+            raise ValueError(
+                f"{name} has {size} {what} but the tokenizer has {vocab_size} tokens; use the tokenizer that the model was "
+                "trained with, or lm.resize_token_embeddings"
+            )
+    config = lm.config.get_text_config()
+    room = getattr(config, "max_position_embeddings", None)
+    if room is not None and room < context_length:
+        raise ValueError(
+            f"{name} has {room} positions but the environment's context_length is {context_length}; lower "
+            "max_prompt_tokens or max_new_tokens"
+        )
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    kinds = set(getattr(config, "layer_types", None) or (["sliding_attention"] if window else ["full_attention"]))
+    if window is not None and window >= context_length:
+        kinds.discard("sliding_attention")  # a window that holds the whole text is full attention
+    if kinds - {"full_attention"}:
+        raise ValueError(
+            f"{name} has layers of kind {sorted(kinds - {'full_attention'})}; the slot cache holds full attention only "
+            f"(a sliding window of at least context_length = {context_length} counts as such)"
+        )
+    if lm.config._attn_implementation not in ("sdpa", "eager"):
+        raise ValueError(
+            f"{name} runs attention as {lm.config._attn_implementation!r}; the slot cache needs 'sdpa' or 'eager', which "
+            "take a mask per row: from_pretrained(..., attn_implementation='sdpa')"
+        )
+
+
+@torch.no_grad()
+def _probe(model: ActorCritic) -> None:
+    """Compare the split forward pass and the slot cache with the model's own on a few tokens; refuse where they differ."""
+    length = min(4, model.context_length)
+    ids = (torch.arange(2 * length, device=model.lm.device) % model.vocab_size).reshape(2, length)
+    expected = model.lm(input_ids=ids, use_cache=False).logits[..., : model.vocab_size].float()
+    positions = torch.arange(length, device=ids.device).expand_as(ids)
+    cache = SlotCache(model.num_layers, 2, length)
+    one_by_one = []
+    for column in range(length):
+        at = positions[:, column : column + 1]
+        mask = cache.aim(None, at, column + 1, model.lm.dtype)
+        one_by_one.append(model.logits(model.hidden(ids[:, column : column + 1], at, mask, cache)))
+    tolerance = (0.05 if model.lm.dtype in (torch.float16, torch.bfloat16) else 1e-3) * max(1.0, float(expected.abs().max()))
+    for what, got in (
+        ("its head does more than one linear layer", model.logits(model.hidden(ids, positions))),
+        ("it does not decode through a standard KV cache", torch.cat(one_by_one, dim=1)),
+    ):
+        if not torch.allclose(got, expected, atol=tolerance, rtol=0):
+            raise ValueError(
+                f"{type(model.lm).__name__} is not supported: {what} (logits differ by "
+                f"{float((got - expected).abs().max()):.3g} from its own forward pass)"
+            )

@@ -1,0 +1,106 @@
+"""A KV cache with one row per slot, for an unmodified Hugging Face causal model.
+
+Left out on purpose: paging, eviction, a ring. Every row writes at its own column and has its own position ids, so texts of
+different lengths stand side by side without padding between them, and a row is refilled by writing from column 0 again.
+What a row's columns hold beyond its length is never read: the attention mask is ``column <= position``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class SlotLayer(CacheLayerMixin):
+    """One layer's keys and values, (rows, columns, heads, head_dim): a token's write is then one contiguous piece."""
+
+    def __init__(self, num_rows: int, num_columns: int) -> None:
+        super().__init__()
+        self.num_rows = num_rows
+        self.num_columns = num_columns
+        self.rows: Tensor | None = None
+        self.columns = torch.empty(0, 0, dtype=torch.int64)
+        self.width = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate once the model has shown its shapes: (G, heads, q, head_dim)."""
+        for name, states in (("keys", key_states), ("values", value_states)):
+            _, heads, _, size = states.shape
+            setattr(self, name, states.new_zeros(self.num_rows, self.num_columns, heads, size))
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write (G, heads, q, head_dim) at this call's rows and columns; return what its rows hold, cut to ``width``."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        every = torch.arange(len(self.columns), device=key_states.device) if self.rows is None else self.rows
+        held = []
+        for store, states in ((self.keys, key_states), (self.values, value_states)):
+            store[every[:, None], self.columns] = states.transpose(1, 2)
+            seen = store[: len(every), : self.width] if self.rows is None else store[every, : self.width]
+            held.append(seen.transpose(1, 2))
+        return held[0], held[1]
+
+    def move_rows(self, rows: Tensor) -> None:
+        """Move ``rows`` to the front, in this order."""
+        if self.is_initialized:
+            assert self.keys is not None and self.values is not None
+            self.keys[: len(rows)] = self.keys[rows]
+            self.values[: len(rows)] = self.values[rows]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Columns that attention sees, and their offset."""
+        return self.width, 0
+
+    def get_seq_length(self) -> int:
+        """Not one number here: every row has a length of its own, given by explicit position ids."""
+        return 0
+
+    def get_max_length(self) -> int:
+        """Most columns of a row."""
+        return self.num_columns
+
+    def get_max_cache_shape(self) -> int:
+        """The name that transformers 5.0 had for ``get_max_length``."""
+        return self.num_columns
+
+
+class SlotCache(Cache):
+    """Keys and values of all layers, one row per slot.
+
+    Args:
+        num_layers: layers of the model.
+        num_rows: slots.
+        num_columns: most tokens of a text. One more column is kept, where rows that sit out a pass may write.
+    """
+
+    def __init__(self, num_layers: int, num_rows: int, num_columns: int) -> None:
+        super().__init__(layers=[SlotLayer(num_rows, num_columns + 1) for _ in range(num_layers)])
+
+    def aim(self, rows: Tensor | None, columns: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+        """Set where the next forward pass writes, and make its attention mask.
+
+        Args:
+            rows: which rows the pass's batch is, int64 (G,); None: the first G, which are then read in place, not copied.
+            columns: int64 (G, q), the column of each new token, which is also its position.
+            width: columns that attention needs to see: one past the largest of ``columns``.
+            dtype: the model's.
+
+        Returns:
+            Additive mask (G, 1, q, width) in ``dtype``: a token sees the columns up to its own.
+        """
+        for layer in self.layers:
+            assert isinstance(layer, SlotLayer)
+            layer.rows, layer.columns, layer.width = rows, columns, width
+        seen = torch.arange(width, device=columns.device) <= columns[:, None, :, None]
+        return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+
+    def move_rows(self, rows: Tensor) -> None:
+        """Move ``rows`` to the front of every layer, in this order."""
+        for layer in self.layers:
+            assert isinstance(layer, SlotLayer)
+            layer.move_rows(rows)

@@ -1,0 +1,221 @@
+"""A run: task, model, warm-up, agent, evaluation, run folder. What ``textgym train`` does, as a function.
+
+Left out on purpose: learning (the agent's) and the console (``cli``'s); progress goes out through ``Reporter``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from gymnasium.vector import AutoresetMode
+
+from textgym import Episode, Release, RewardForm, Task, TextGenVectorEnv, TextTokenizer, resolve_task
+from textgym_agents.agent import Agent, resolve_agent
+from textgym_agents.evaluate import judge, play
+from textgym_agents.model import ActorCritic, load_lm, load_tokenizer, tiny_gpt2
+from textgym_agents.policy import CausalLMPolicy
+from textgym_agents.ppo import PPO, PPOConfig
+from textgym_agents.warmup import warm_up
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A run; every field is an option of ``textgym train``."""
+
+    task: Any = "number_duel"
+    """Environment id, short name, "module:Name", or (from Python) a task object."""
+    task_args: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the task's constructor."""
+    agent: Any = "ppo"
+    """Short name, "module:Name", entry point of the group textgym.agents, or (from Python) an agent class."""
+    model: str = "tiny"
+    """"tiny" builds a 2 x 64 GPT-2 shape from its config; else a folder or name of a causal language model."""
+    rewards: Literal["tokens", "scalar"] = "tokens"
+    """"tokens" releases the task's rewards per token, "scalar" only their sum, on the last token."""
+    streams: bool = True
+    """Keep the task's streams; without, every token is in one stream."""
+    updates: int = 60
+    """The budget, in PPO updates; other agents get as many episodes."""
+    num_slots: int = 256
+    """Texts written side by side (per process)."""
+    temperature: float = 1.0
+    """Of sampling."""
+    warmup_steps: int = 300
+    """Supervised steps on the task's demonstrations before learning; skipped where the task has none."""
+    warmup_learning_rate: float = 3e-3
+    """Step size of the warm-up, at its start."""
+    eval_episodes: int = 512
+    """Episodes played before and after, for the table."""
+    seed: int = 0
+    """Of everything drawn in the run."""
+    device: str = "auto"
+    """"auto" takes CUDA where there is one; else "cpu" or "cuda"."""
+    out: Path | None = None
+    """The run folder; default: runs/<task>-<time>."""
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    """The options of PPO."""
+
+
+class Reporter:
+    """Hears how a run goes; ``cli`` derives the one with a progress bar."""
+
+    def phase(self, name: str, total: int) -> None:
+        """Hear that a phase of ``total`` steps begins."""
+
+    def advance(self, done: int, figures: Mapping[str, float]) -> None:
+        """Hear that ``done`` steps of the phase are done."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run came to."""
+
+    folder: Path
+    """The run folder: config.json, metrics.jsonl, policy/, value_head.safetensors."""
+    before: dict[str, float]
+    """Figures of the warmed-up model."""
+    after: dict[str, float]
+    """Figures of the trained policy."""
+    seconds: float
+    """Wall-clock time of the run."""
+    examples: list[tuple[Episode, Release]]
+    """A few episodes of the trained policy."""
+    tokenizer: TextTokenizer
+    """The task's tokenizer."""
+
+
+def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
+    """Build everything that ``config`` names, learn, and write the run folder.
+
+    Raises:
+        ValueError: a name or a size does not fit; before the first step.
+    """
+    reporter = reporter or Reporter()
+    start = time.perf_counter()
+    device = pick_device(config.device)
+    # 1) task, model, agent
+    task = build_task(config)
+    policy = build_policy(config, task, device)
+    folder = _make_folder(config, task)
+    # 2) warm-up: the form of the task's texts, not yet its goal
+    warm_up_policy(config, task, policy, reporter)
+    before = judge(task, _play(config, task, policy, device))
+    agent = _build_agent(config, policy)
+    # 3) learn
+    envs = TextGenVectorEnv(
+        config.num_slots,
+        task,
+        autoreset_mode=AutoresetMode.DISABLED,
+        output="torch",
+        device=device,
+        keep_episodes=True,
+    )
+    envs.reset(seed=config.seed + _rank(agent) * config.num_slots)
+    budget = config.updates * config.ppo.episodes_per_update
+    reporter.phase("learning", budget)
+    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as log:
+        agent.learn(envs, budget, _logger(task, envs, log, reporter))
+    # 4) judge, and leave the policy behind
+    played = _play(config, task, agent.policy, device)
+    agent.save(folder)
+    after = judge(task, played)
+    seconds = time.perf_counter() - start
+    _write_json(folder / "result.json", {"before": before, "after": after, "seconds": seconds})
+    return Run(folder, before, after, seconds, played[:4], TextTokenizer(task.tokenizer))
+
+
+def build_task(config: TrainConfig) -> Task:
+    """Build the task in the reward form that the run asks for; a named model's tokenizer goes to the task."""
+    args = dict(config.task_args)
+    if config.model != "tiny":
+        args.setdefault("tokenizer", load_tokenizer(config.model))
+    task = resolve_task(config.task, **args)
+    return task if config.rewards == "tokens" and config.streams else RewardForm(task, config.rewards, config.streams)
+
+
+def build_policy(config: TrainConfig, task: Task, device: str) -> CausalLMPolicy:
+    """Build the policy: the named model, or the tiny one, sized for the task."""
+    tokenizer = TextTokenizer(task.tokenizer)
+    context_length = task.max_prompt_tokens + task.max_new_tokens
+    if config.model == "tiny":
+        lm = tiny_gpt2(tokenizer.vocab_size, context_length, seed=config.seed)
+    else:
+        lm = load_lm(config.model)
+    model = ActorCritic(lm.to(device), tokenizer, context_length)  # type: ignore[arg-type]
+    return CausalLMPolicy(model, config.num_slots, seed=config.seed, temperature=config.temperature)
+
+
+def warm_up_policy(config: TrainConfig, task: Task, policy: CausalLMPolicy, reporter: Reporter) -> None:
+    """Warm the policy up where the run asks for it and the task has demonstrations."""
+    import numpy as np
+
+    if config.warmup_steps == 0 or not task.demonstrations(np.random.default_rng(0), 1):
+        return
+    reporter.phase("warm-up", config.warmup_steps)
+    warm_up(
+        policy.model,
+        task,
+        steps=config.warmup_steps,
+        learning_rate=config.warmup_learning_rate,
+        seed=config.seed,
+        callback=lambda step, loss: reporter.advance(step, {"loss": loss}),
+    )
+
+
+def pick_device(name: str) -> str:
+    """Turn "auto" into "cuda" where there is one, else "cpu".
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.device(name).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {name!r} but torch sees no CUDA device; use --device cpu or auto")
+    return name
+
+
+def _build_agent(config: TrainConfig, policy: CausalLMPolicy) -> Agent:
+    options = {"config": config.ppo} if config.agent in ("ppo", PPO) else {}
+    return resolve_agent(config.agent, policy, seed=config.seed, **options)
+
+
+def _rank(agent: Agent) -> int:
+    accelerator = getattr(agent, "accelerator", None)
+    return 0 if accelerator is None else accelerator.process_index
+
+
+def _play(config: TrainConfig, task: Task, policy: Any, device: str) -> list[tuple[Episode, Release]]:
+    # A seed of its own, so that evaluation never sees the training's prompts in the training's order.
+    seed = config.seed + 1_000_003
+    return play(task, policy, episodes=config.eval_episodes, num_slots=config.num_slots, seed=seed, device=device)
+
+
+def _logger(task: Task, envs: TextGenVectorEnv, log: Any, reporter: Reporter) -> Any:
+    def callback(figures: Mapping[str, float]) -> None:
+        finished = envs.take_episodes()
+        row = {**figures, **(judge(task, finished) if finished else {})}
+        log.write(json.dumps(row) + "\n")
+        log.flush()
+        reporter.advance(int(row.get("episodes", 0)), row)
+
+    return callback
+
+
+def _make_folder(config: TrainConfig, task: Task) -> Path:
+    name = config.task if isinstance(config.task, str) else type(task).__name__
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = config.out or Path("runs") / f"{name.replace('/', '-').replace(':', '-')}-{stamp}"
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "config.json", asdict(config))
+    return folder
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")

@@ -1,0 +1,47 @@
+"""textgym: text generation as a Gymnasium environment with one retroactive reward per token.
+
+Importing it registers the environment ids and loads neither torch nor transformers. It knows no model and no agent;
+those are in ``textgym_agents``.
+"""
+
+from gymnasium.envs.registration import register
+
+from textgym.env import TextGenEnv
+from textgym.episode import Episode, Prompt, Release, Span
+from textgym.info import release, releases
+from textgym.rewards import resolve
+from textgym.task import PromptTask, RewardForm, Task, resolve_name, resolve_task
+from textgym.tasks import TASKS
+from textgym.tokenizer import TextTokenizer, symbol_tokenizer
+from textgym.vector import TextGenVectorEnv
+
+__version__ = "0.1.0"
+__all__ = [
+    "Episode",
+    "Prompt",
+    "PromptTask",
+    "Release",
+    "RewardForm",
+    "Span",
+    "Task",
+    "TextGenEnv",
+    "TextGenVectorEnv",
+    "TextTokenizer",
+    "release",
+    "releases",
+    "resolve",
+    "resolve_name",
+    "resolve_task",
+    "symbol_tokenizer",
+]
+
+
+def _register(env_id: str, **kwargs: str) -> None:
+    register(
+        id=env_id, entry_point="textgym.env:TextGenEnv", vector_entry_point="textgym.vector:TextGenVectorEnv", kwargs=kwargs
+    )
+
+
+_register("TextGen-v0")
+for _name, _target in TASKS.items():
+    _register(f"textgym/{_target.partition(':')[2]}-v0", task=_name)

@@ -1,0 +1,146 @@
+"""The scalar door: one text at a time, as a plain ``gymnasium.Env``.
+
+Left out on purpose: speed. The vector door plays many texts at once; this one is for Gymnasium's single-environment
+hosts and for reading. Both go through ``Rules``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+
+from textgym.episode import Episode, Prompt
+from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, Rules, check_options, episode_return
+
+
+class TextGenEnv(gym.Env[Any, Any]):
+    """Generate one text, a token per step, and be paid per token when it is finished.
+
+    Description:
+        The agent writes a response to a prompt, one token per action. Nothing is paid before the response is finished;
+        then the task judges the whole text and one reward **per token** is released, in ``info``.
+
+    Prompt:
+        Drawn by the task from the environment's generator, or ``reset(options={"prompt": ...})``.
+
+    Action space:
+        ``Discrete(V)``, V the size of the tokenizer.
+
+    Observation space:
+        ``Box(-1, V - 1, (context_length,), int64)``: prompt, then response, right-padded with -1, which is no token.
+        With ``observation="dict"``: ``tokens`` as above, ``length`` (1,), ``action_mask`` (V,).
+
+    Rewards and streams:
+        0.0 before the end, then the sum of the token rewards. ``textgym.release(info)`` reads them, with the stream of
+        each token.
+
+    Episode end:
+        End-of-text token, a stop string, the task's own verdict, or ``max_new_tokens``; the last is ``truncated`` where
+        the task says ``length_limit = "truncate"``.
+
+    Arguments:
+        ``task`` (environment id, short name, "module:Name", class or object), ``observation``, ``info_text``; everything
+        else goes to the task's constructor: ``gym.make("TextGen-v0", prompts=[...], tokenizer=tok, reward_fn=fn)``.
+
+    Version history:
+        v0: first version.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own way)
+        "render_modes": [],
+    }
+
+    def __init__(
+        self,
+        task: Any = None,
+        *,
+        observation: Literal["tokens", "dict"] = "tokens",
+        info_text: bool = False,
+        render_mode: None = None,
+        **task_kwargs: Any,
+    ) -> None:
+        self.rules = Rules(task, observation=observation, info_text=info_text, **task_kwargs)
+        self.observation_space = self.rules.observation_space
+        self.action_space = self.rules.action_space
+        self.render_mode = render_mode
+        self._tokens = np.full(self.rules.context_length, NO_TOKEN, dtype=np.int64)
+        self._prompt: Prompt | None = None
+        self._length = 0
+        self._count = 0
+        self._running = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode. ``options={"prompt": text or Prompt}`` asks for a certain prompt.
+
+        Returns:
+            Observation and an empty info.
+        """
+        super().reset(seed=seed)
+        options = check_options(options, ("prompt",))
+        if self._running:
+            self._count += 1  # the running episode is given up; its number is not used again
+        self._prompt = self.rules.prompt(self.np_random, options, group_id=self._count)
+        ids = np.asarray(self._prompt.ids)
+        self._tokens.fill(NO_TOKEN)
+        self._tokens[: len(ids)] = ids
+        self._length = len(ids)
+        self._running = True
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Append one token.
+
+        Returns:
+            Observation, reward (0.0 before the end), terminated, truncated, info (the release, at the end).
+
+        Raises:
+            ValueError: the action is no token.
+            gymnasium.error.ResetNeeded: no episode is running.
+        """
+        if not self._running or self._prompt is None:
+            raise gym.error.ResetNeeded("no episode is running; call reset() before step()")
+        token = self._token(action)
+        self._tokens[self._length] = token
+        self._length += 1
+        code = self._code(token)
+        if code == RUNNING:
+            return self._observation(), 0.0, False, False, {}
+        episode = self._finish(code)
+        (release,) = self.rules.release([episode], [0])
+        info = self.rules.info(episode, release)
+        return self._observation(), episode_return(release), release.terminated, release.truncated, info
+
+    def _token(self, action: Any) -> int:
+        if not self.action_space.contains(action):
+            raise ValueError(f"action is {action!r}; allowed are whole numbers 0..{self.rules.vocab_size - 1}, one token id")
+        return int(action)
+
+    def _code(self, token: int) -> int:
+        if token == self.rules.eos_token_id:
+            return EOS
+        assert self._prompt is not None and self._prompt.ids is not None
+        start = len(self._prompt.ids)
+        if self.rules.stop_table is not None and self.rules.stop_table[token]:
+            code = self.rules.ending(self._prompt, self._tokens[start : self._length].copy())
+            if code != RUNNING:
+                return code
+        return LENGTH if self._length - start >= self.rules.max_response_tokens else RUNNING
+
+    def _finish(self, code: int) -> Episode:
+        assert self._prompt is not None and self._prompt.ids is not None
+        response = self._tokens[len(self._prompt.ids) : self._length].copy()
+        episode = self.rules.episode(self._prompt, response, code, self._count)
+        self._running = False
+        self._count += 1
+        return episode
+
+    def _observation(self) -> Any:
+        if not self.rules.dict_observation:
+            return self._tokens.copy()
+        return {
+            "tokens": self._tokens.copy(),
+            "length": np.array([self._length], dtype=np.int64),
+            "action_mask": np.ones(self.rules.vocab_size, dtype=np.int8),
+        }

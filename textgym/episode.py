@@ -1,0 +1,116 @@
+"""The frozen objects that travel along the path of the data: Prompt, Episode, Span, Release.
+
+Left out on purpose: behaviour. Tokenisation is in ``tokenizer``, scoring in ``rewards`` and ``rules``; these objects only
+carry what was sampled and what was paid. Arrays inside them are read-only, so that a reward function cannot change the
+episode that the next one sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+EndedBy = Literal["eos", "stop", "task", "length"]
+
+
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a view of ``array`` that cannot be written to."""
+    view = array.view()
+    view.setflags(write=False)
+    return view
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What an episode starts from.
+
+    An empty ``text`` without ``ids`` starts from the tokenizer's begin-of-text token (end-of-text where it has none):
+    a language model cannot predict from nothing.
+    """
+
+    text: str
+    """The prompt as text."""
+    ids: Sequence[int] | npt.NDArray[np.int64] | None = None
+    """Token ids; None lets the environment encode ``text``, without special tokens."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What the task wants to find again when it rewards the episode (an answer, a source)."""
+    group_id: int | None = None
+    """Episodes of one group share their prompt; the environment sets it at reset."""
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One prompt and its finished response: what a reward function sees. T = ``len(ids)`` response tokens.
+
+    ``text == tokenizer.decode(ids, skip_special_tokens=True)``, always; ``ids`` are exactly as sampled, never re-encoded.
+    """
+
+    prompt: Prompt
+    """The prompt; its ``ids`` are set."""
+    ids: npt.NDArray[np.int64]
+    """(T,) response token ids, as sampled by the agent or inserted by the environment."""
+    text: str
+    """The response as text, special tokens left out."""
+    offsets: npt.NDArray[np.int64]
+    """(T, 2) half-open range of characters of ``text`` that each token holds; special tokens are zero-width."""
+    agent_mask: npt.NDArray[np.bool_]
+    """(T,) True where the agent chose the token."""
+    turns: npt.NDArray[np.int64]
+    """(T,) turn number of each token, from 0."""
+    ended_by: EndedBy
+    """What ended the episode."""
+    episode_id: int = 0
+    """Number of the episode in its environment."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A half-open range of **characters** of the response text, with a reward.
+
+    The reward is paid on the last agent token that overlaps the range, so that with reward-to-go every earlier token of
+    its stream sees all of it. ``split="uniform"`` spreads it over the overlapping agent tokens instead; that is not
+    causal: token i then sees only the rest, so a good span teaches longer text and a bad one shorter.
+    """
+
+    start: int
+    """First character."""
+    end: int
+    """One past the last character."""
+    reward: float
+    """What the range earns in total."""
+    stream: int | None = None
+    """Stream that the range's tokens belong to; None leaves the partition to ``streams_fn`` or to the default."""
+    split: Literal["last", "uniform"] = "last"
+    """How the reward is laid on the range's tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Release:
+    """The hand-over of an ended episode's token rewards, as ``textgym.release`` and ``textgym.releases`` read it."""
+
+    episode_id: int
+    """Number of the episode in its environment."""
+    slot: int
+    """Row of the vector environment (0 from the scalar door)."""
+    token_rewards: npt.NDArray[np.float32]
+    """(T,) reward of each response token; their sum is the episode's return."""
+    streams: npt.NDArray[np.int64]
+    """(T,) stream of each token, -1 where the environment wrote it."""
+    agent_mask: npt.NDArray[np.bool_]
+    """(T,) True where the agent chose the token."""
+    num_tokens: int
+    """T."""
+    terminated: bool
+    """The episode is over; nothing follows."""
+    truncated: bool
+    """The episode was cut by the length limit and agents bootstrap."""
+    is_success: bool
+    """The task's verdict."""
+    group_id: int
+    """Episodes of one group share their prompt."""
+    criteria: Mapping[str, float] = field(default_factory=dict)
+    """Total of each named criterion, before weighting."""

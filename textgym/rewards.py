@@ -1,0 +1,301 @@
+"""From what a reward function returns to one number per token: ``resolve``, the only place that looks at a reward's type.
+
+Left out on purpose: guessing. The Python *type* of an item says what it means, never its length, and whatever is not in
+the table below is an error that names the episode. Nothing is padded, cut or set to 0.
+
+========================================  ===========================================================================
+an item that is                           means
+========================================  ===========================================================================
+a real number (Python, numpy, 0-d)        paid on the episode's last agent token, whatever ended it
+1-D array or tensor, list of numbers      one per response token; must be 0 where the environment wrote the token
+list of ``Span``                          characters of the response text; ``[]`` is no reward
+Mapping name -> any of the above          named criteria, weighted and added up
+========================================  ===========================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.episode import Episode, Span
+
+Reward: TypeAlias = Any  # float | array (T,) | list[float] | list[Span] | Mapping[str, those]; `resolve` is the check
+RewardFn: TypeAlias = Callable[[Sequence[Episode]], Sequence[Reward]]
+StreamsFn: TypeAlias = Callable[[Sequence[Episode]], Sequence[npt.ArrayLike]]
+
+_ALLOWED = (
+    "return one finite real number (paid on the last agent token), one number per response token as a list, 1-D array or "
+    "tensor, a list of Span(start, end, reward), or a Mapping from criterion names to those"
+)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+class NonCausalSplitWarning(UserWarning):
+    """A span with ``split="uniform"`` was paid; under reward-to-go it teaches length."""
+
+
+@dataclass(frozen=True, eq=False)
+class Resolved:
+    """What one episode's reward came to, T = its response tokens."""
+
+    token_rewards: npt.NDArray[np.float32]
+    """(T,) weighted sum of the criteria."""
+    span_streams: npt.NDArray[np.int64] | None
+    """(T,) partition that the spans named, -1 on environment tokens; None where no span named a stream."""
+    criteria: Mapping[str, float]
+    """Total of each named criterion before weighting; empty for an unnamed reward."""
+
+
+def resolve(
+    rewards: Sequence[Reward], episodes: Sequence[Episode], weights: Mapping[str, float] | None = None
+) -> list[Resolved]:
+    """Turn the rewards of a batch of episodes into token rewards, or say which item cannot be.
+
+    Args:
+        rewards: what a reward function returned, one item per episode.
+        episodes: the episodes, in the same order.
+        weights: factor of each named criterion; names that are not listed weigh 1.
+
+    Returns:
+        One ``Resolved`` per episode. The sum of its token rewards is the weighted sum of what was asked for.
+
+    Raises:
+        ValueError: naming the episode, the value and what is allowed.
+    """
+    items = _items(rewards, len(episodes))
+    return [_resolve_one(item, episode, weights or {}) for item, episode in zip(items, episodes, strict=True)]
+
+
+def _items(rewards: Any, count: int) -> list[Reward]:
+    array_like = hasattr(rewards, "shape") and len(rewards.shape) >= 1
+    if not array_like and (not isinstance(rewards, Sequence) or isinstance(rewards, str | bytes)):
+        raise ValueError(
+            f"the reward function returned a {type(rewards).__name__} for {count} episodes; return a sequence with one "
+            "reward per episode"
+        )
+    if len(rewards) != count:
+        raise ValueError(
+            f"the reward function returned {len(rewards)} rewards for {count} episodes; return one per episode, in their order"
+        )
+    return [rewards[i] for i in range(count)]
+
+
+def _resolve_one(item: Reward, episode: Episode, weights: Mapping[str, float]) -> Resolved:
+    if not isinstance(item, Mapping):
+        paid, char_streams = _lay(item, episode, "")
+        return Resolved(_as_float32(paid, episode), _token_streams(char_streams, episode), {})
+    total = np.zeros(len(episode.ids), dtype=np.float64)
+    criteria: dict[str, float] = {}
+    claimed: npt.NDArray[np.int64] | None = None
+    for name, part in item.items():
+        if not isinstance(name, str):
+            raise _error(episode, f"has a criterion named {name!r}", "criterion names are strings")
+        if isinstance(part, Mapping):
+            raise _error(episode, f"has a Mapping inside criterion {name!r}", "criteria cannot be nested; " + _ALLOWED)
+        paid, char_streams = _lay(part, episode, f" in criterion {name!r}")
+        criteria[name] = float(paid.sum())
+        total += paid * _weight(weights, name)
+        claimed = _merge(claimed, char_streams, episode)
+    for name in weights:
+        if name not in item:
+            raise _error(episode, f"has criteria {sorted(item)}", f"weights names {name!r}, which is none of them")
+    return Resolved(_as_float32(total, episode), _token_streams(claimed, episode), criteria)
+
+
+def _weight(weights: Mapping[str, float], name: str) -> float:
+    return float(weights.get(name, 1.0))
+
+
+def _lay(item: Reward, episode: Episode, where: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64] | None]:
+    """Lay one unnamed reward on the tokens: float64 (T,), and the stream each character was given or None."""
+    item = _from_tensor(item)
+    if _is_number(item):
+        return _lay_scalar(_finite(item, episode, where), episode, where), None
+    if isinstance(item, np.ndarray):
+        if item.ndim != 1 or item.dtype.kind not in "iuf":
+            raise _error(episode, f"is an array of shape {item.shape} and dtype {item.dtype}{where}", _ALLOWED)
+        return _lay_tokens(item.astype(np.float64), episode, where), None
+    if isinstance(item, list | tuple):
+        values = [_from_tensor(value) for value in item]
+        if all(isinstance(value, Span) for value in values):
+            return _lay_spans(values, episode, where)
+        if all(_is_number(value) for value in values):
+            return _lay_tokens(np.array([_finite(v, episode, where) for v in values], dtype=np.float64), episode, where), None
+        kinds = sorted({type(value).__name__ for value in values})
+        raise _error(episode, f"is a list of {', '.join(kinds)}{where}", _ALLOWED)
+    raise _error(episode, f"is {item!r}, a {type(item).__name__}{where}", _ALLOWED)
+
+
+def _lay_scalar(value: float, episode: Episode, where: str) -> npt.NDArray[np.float64]:
+    paid = np.zeros(len(episode.ids), dtype=np.float64)
+    agent_tokens = np.flatnonzero(episode.agent_mask)
+    if len(agent_tokens) == 0:
+        raise _error(episode, f"is {value}{where} but the agent wrote no token to pay it on", "return []")
+    paid[agent_tokens[-1]] = value
+    return paid
+
+
+def _lay_tokens(values: npt.NDArray[np.float64], episode: Episode, where: str) -> npt.NDArray[np.float64]:
+    if len(values) != len(episode.ids):
+        raise _error(
+            episode,
+            f"has {len(values)} values{where} but its response has {len(episode.ids)} tokens",
+            f"return one float, {len(episode.ids)} floats, or a list of Span(start, end, reward)",
+        )
+    for token in np.flatnonzero(~(np.abs(values) <= _FLOAT32_MAX))[:1]:  # NaN compares false
+        raise _error(episode, f"has {values[token]} on token {token}{where}", "rewards are finite float32 numbers")
+    for token in np.flatnonzero((values != 0) & ~episode.agent_mask)[:1]:
+        raise _error(
+            episode,
+            f"has {values[token]} on token {token}{where}, which the environment wrote",
+            "only tokens of the agent (episode.agent_mask) can be paid",
+        )
+    return values
+
+
+def _lay_spans(
+    spans: Sequence[Span], episode: Episode, where: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64] | None]:
+    paid = np.zeros(len(episode.ids), dtype=np.float64)
+    char_streams: npt.NDArray[np.int64] | None = None
+    for span in spans:
+        value = _check_span(span, episode, where)
+        tokens = np.flatnonzero((episode.offsets[:, 0] < span.end) & (episode.offsets[:, 1] > span.start) & episode.agent_mask)
+        if len(tokens) == 0:
+            raise _error(episode, f"has {span}{where} over no token of the agent", "a span covers text that the agent wrote")
+        if span.split == "uniform":
+            warnings.warn(
+                'Span(split="uniform") is not causal: under reward-to-go a good span teaches longer text and a bad one '
+                'shorter; use split="last", or returns over the whole stream',
+                NonCausalSplitWarning,
+                stacklevel=2,
+            )
+            paid[tokens] += value / len(tokens)
+        else:
+            paid[tokens[-1]] += value
+        if span.stream is not None:
+            mine = np.full(len(episode.text), -1, dtype=np.int64)
+            mine[span.start : span.end] = span.stream
+            char_streams = _merge(char_streams, mine, episode)
+    return paid, char_streams
+
+
+def _check_span(span: Span, episode: Episode, where: str) -> float:
+    length = len(episode.text)
+    for edge in (span.start, span.end):
+        if isinstance(edge, bool | np.bool_) or not isinstance(edge, int | np.integer):
+            raise _error(episode, f"has {span}{where}", "start and end are whole numbers of characters")
+    if not 0 <= span.start < span.end <= length:
+        raise _error(episode, f"has {span}{where}", f"0 <= start < end <= {length} (characters of its text {episode.text!r})")
+    if span.split not in ("last", "uniform"):
+        raise _error(episode, f"has {span}{where}", "split is 'last' or 'uniform'")
+    bad_type = isinstance(span.stream, bool | np.bool_) or not isinstance(span.stream, int | np.integer | None)
+    if bad_type or (span.stream is not None and not 0 <= span.stream < 2**31):
+        raise _error(episode, f"has {span}{where}", "stream is None or a whole number from 0 to 2**31 - 1")
+    value = _from_tensor(span.reward)
+    if not _is_number(value):
+        raise _error(episode, f"has {span}{where}", "a span's reward is one real number")
+    return _finite(value, episode, where)
+
+
+def _merge(
+    claimed: npt.NDArray[np.int64] | None, more: npt.NDArray[np.int64] | None, episode: Episode
+) -> npt.NDArray[np.int64] | None:
+    """Join two partitions of the characters (-1: unclaimed); a character claimed by two streams is an error."""
+    if claimed is None or more is None:
+        return more if claimed is None else claimed
+    for char in np.flatnonzero((claimed >= 0) & (more >= 0) & (claimed != more))[:1]:
+        raise _error(
+            episode,
+            f"puts character {char} into stream {claimed[char]} and into stream {more[char]}",
+            "one partition per episode: spans that overlap must name the same stream",
+        )
+    return np.where(claimed >= 0, claimed, more)
+
+
+def _token_streams(char_streams: npt.NDArray[np.int64] | None, episode: Episode) -> npt.NDArray[np.int64] | None:
+    """Give each token the stream of its last claimed character; unclaimed agent tokens are stream 0."""
+    if char_streams is None:
+        return None
+    streams = np.zeros(len(episode.ids), dtype=np.int64)
+    # The last claimed character at or before each character, so that a token's trailing space does not lose its stream.
+    last_claimed = np.maximum.accumulate(np.where(char_streams >= 0, np.arange(len(char_streams)), -1))
+    starts, ends = episode.offsets[:, 0], episode.offsets[:, 1]
+    wide = ends > starts
+    last = np.where(wide, last_claimed[np.maximum(ends - 1, 0)] if len(last_claimed) else -1, -1)
+    covered = wide & (last >= starts)
+    streams[covered] = char_streams[last[covered]]
+    streams[~episode.agent_mask] = -1
+    return streams
+
+
+def check_streams(streams: Sequence[npt.ArrayLike], episodes: Sequence[Episode]) -> list[npt.NDArray[np.int64]]:
+    """Check what a streams function returned: int (T,) per episode, at least 0 on the agent's tokens.
+
+    Returns:
+        int64 (T,) per episode, -1 on environment tokens (whatever the function said there).
+
+    Raises:
+        ValueError: naming the episode.
+    """
+    if not isinstance(streams, Sequence | np.ndarray) or len(streams) != len(episodes):
+        count = len(streams) if hasattr(streams, "__len__") else type(streams).__name__
+        raise ValueError(f"the streams function returned {count} for {len(episodes)} episodes; return one array per episode")
+    checked = []
+    for given, episode in zip(streams, episodes, strict=True):
+        array = np.asarray(_from_tensor(given))
+        if array.shape != (len(episode.ids),) or array.dtype.kind not in "iu":
+            raise ValueError(
+                f"streams of episode {episode.episode_id} have shape {array.shape} and dtype {array.dtype}; return "
+                f"integers of shape ({len(episode.ids)},), one per response token"
+            )
+        out = np.where(episode.agent_mask, array.astype(np.int64), -1)
+        for token in np.flatnonzero(episode.agent_mask & ((out < 0) | (out >= 2**31)))[:1]:
+            raise ValueError(
+                f"streams of episode {episode.episode_id} have {out[token]} on token {token}; the agent's tokens need a "
+                "stream from 0 to 2**31 - 1"
+            )
+        checked.append(out)
+    return checked
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and value.dtype.kind in "iuf"
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def _finite(value: Any, episode: Episode, where: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not abs(number) <= _FLOAT32_MAX:
+        raise _error(episode, f"has {value}{where}", f"rewards are finite and at most {_FLOAT32_MAX:.4g} in size (float32)")
+    return number
+
+
+def _as_float32(paid: npt.NDArray[np.float64], episode: Episode) -> npt.NDArray[np.float32]:
+    for token in np.flatnonzero(~(np.abs(paid) <= _FLOAT32_MAX))[:1]:
+        raise _error(episode, f"adds up to {paid[token]} on token {token}", "the weighted sum of the criteria must fit float32")
+    return paid.astype(np.float32)
+
+
+def _from_tensor(item: Any) -> Any:
+    """Turn a torch tensor into an array without importing torch; everything else passes."""
+    if hasattr(item, "detach") and hasattr(item, "cpu"):
+        tensor = item.detach().cpu()
+        return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
+    return item
+
+
+def _error(episode: Episode, what: str, allowed: str) -> ValueError:
+    return ValueError(f"reward for episode {episode.episode_id} {what}; {allowed}")

@@ -1,0 +1,207 @@
+"""What both doors of the environment share: sizes, spaces, prompts, endings, and the one scoring function.
+
+Left out on purpose: state. ``env`` and ``vector`` keep the texts; everything here is a function of what they hand in, so
+that the scalar and the vector door cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from textgym.episode import EndedBy, Episode, Prompt, Release, read_only
+from textgym.info import release_info, text_info
+from textgym.rewards import check_streams, resolve
+from textgym.task import PromptTask, Task, check_room, encode_prompt, resolve_task
+from textgym.tasks import DEFAULT_TASK
+from textgym.tokenizer import TextTokenizer
+
+RUNNING, EOS, STOP, TASK, LENGTH = range(5)
+ENDED_BY: tuple[EndedBy, ...] = ("eos", "eos", "stop", "task", "length")  # index 0 (running) is never read
+NO_TOKEN = -1  # right padding of observations; no token has this id, while a pad id may equal end-of-text
+
+
+class Rules:
+    """The rules of one task: built once per environment, from the arguments that both doors take.
+
+    Args:
+        task: environment id, short name, "module:Name", class or object; default: ``PromptTask`` where ``prompts`` is
+            among ``task_kwargs``, else the number duel.
+        observation: "tokens" or "dict".
+        info_text: add prompt, text and ended_by to the info of an ended episode.
+        task_kwargs: arguments of the task's constructor.
+
+    Raises:
+        ValueError: a size or an option of the task is not allowed.
+    """
+
+    def __init__(
+        self,
+        task: Any = None,
+        *,
+        observation: Literal["tokens", "dict"] = "tokens",
+        info_text: bool = False,
+        **task_kwargs: Any,
+    ) -> None:
+        if task is None:
+            task = PromptTask if "prompts" in task_kwargs else DEFAULT_TASK
+        if observation not in ("tokens", "dict"):
+            raise ValueError(f"observation is {observation!r}; allowed are 'tokens' and 'dict'")
+        self.task: Task = resolve_task(task, **task_kwargs)
+        self.tokenizer = TextTokenizer(self.task.tokenizer)
+        self.max_prompt_tokens = _positive("max_prompt_tokens", self.task.max_prompt_tokens)
+        self.max_response_tokens = _positive("max_new_tokens", self.task.max_new_tokens)
+        self.context_length = self.max_prompt_tokens + self.max_response_tokens
+        self.vocab_size = self.tokenizer.vocab_size
+        self.eos_token_id = self.tokenizer.eos_token_id
+        self.dict_observation = observation == "dict"
+        self.info_text = info_text
+        self._check_options()
+        self.stop = tuple(self.task.stop)
+        self.stop_table = self.tokenizer.may_complete(self.stop) if self.stop else None
+        """bool (V,): tokens after which the text is looked at; None where no token needs that."""
+        self._asks_task = getattr(self.task.ended, "__func__", None) is not Task.ended
+        if self._asks_task:
+            self.stop_table = np.ones(self.vocab_size, dtype=np.bool_)
+
+    def _check_options(self) -> None:
+        task = self.task
+        if task.length_limit not in ("terminate", "truncate"):
+            raise ValueError(f"task.length_limit is {task.length_limit!r}; allowed are 'terminate' and 'truncate'")
+        if isinstance(task.stop, str) or not all(isinstance(s, str) and s for s in task.stop):
+            raise ValueError(f"task.stop is {task.stop!r}; give a list of strings that are not empty")
+        for name, weight in task.weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+                raise ValueError(f"task.weights[{name!r}] is {weight!r}; weights are finite numbers")
+
+    @property
+    def observation_space(self) -> gym.Space[Any]:
+        """``Box(-1, V - 1, (context_length,), int64)``, or a Dict with tokens, length and action_mask."""
+        tokens = gym.spaces.Box(NO_TOKEN, self.vocab_size - 1, (self.context_length,), np.int64)
+        if not self.dict_observation:
+            return tokens
+        return gym.spaces.Dict(
+            {
+                "tokens": tokens,
+                "length": gym.spaces.Box(0, self.context_length, (1,), np.int64),
+                "action_mask": gym.spaces.Box(0, 1, (self.vocab_size,), np.int8),
+            }
+        )
+
+    @property
+    def action_space(self) -> gym.spaces.Discrete:
+        """``Discrete(V)``: one action is one token."""
+        return gym.spaces.Discrete(self.vocab_size)
+
+    def prompt(self, rng: np.random.Generator, options: dict[str, Any], group_id: int) -> Prompt:
+        """Draw the prompt of a new episode (``rng``'s only use), or take ``options["prompt"]``; with ids, in room.
+
+        Raises:
+            ValueError: the prompt does not fit, or has ids that are not tokens.
+        """
+        given = options.get("prompt")
+        if given is None:
+            given = self.task.sample(rng)
+        elif isinstance(given, str):
+            given = Prompt(given)
+        if not isinstance(given, Prompt):
+            raise ValueError(f"a prompt is a {type(given).__name__}; task.sample and options['prompt'] give a Prompt or a text")
+        prompt = encode_prompt(given, self.tokenizer)
+        check_room(prompt, self.max_prompt_tokens)
+        return Prompt(prompt.text, read_only(np.asarray(prompt.ids)), prompt.metadata, group_id)
+
+    def ending(self, prompt: Prompt, ids: npt.NDArray[np.int64]) -> int:
+        """Look whether the response so far ended by a stop string (STOP) or by the task (TASK), else RUNNING."""
+        if self.stop and any(stop in self.tokenizer.decode(ids) for stop in self.stop):
+            return STOP
+        if self._asks_task and self.task.ended(prompt, ids):
+            return TASK
+        return RUNNING
+
+    def episode(self, prompt: Prompt, ids: npt.NDArray[np.int64], code: int, episode_id: int) -> Episode:
+        """Build the finished episode from its sampled ids, int64 (T,)."""
+        text, offsets = self.tokenizer.offsets(ids)
+        count = len(ids)
+        return Episode(
+            prompt=prompt,
+            ids=read_only(ids),
+            text=text,
+            offsets=read_only(offsets),
+            agent_mask=read_only(np.ones(count, dtype=np.bool_)),
+            turns=read_only(np.zeros(count, dtype=np.int64)),
+            ended_by=ENDED_BY[code],
+            episode_id=episode_id,
+        )
+
+    def release(self, episodes: Sequence[Episode], slots: Sequence[int]) -> list[Release]:
+        """Reward finished episodes: the one way from texts to token rewards.
+
+        Raises:
+            ValueError: the task returned what ``textgym.rewards`` does not allow; names the episode.
+            Exception: what the task itself raised, with a note that names the episodes.
+        """
+        try:
+            rewards = self.task.rewards(episodes)
+            streams = self.task.streams(episodes)
+            successes = [bool(self.task.success(episode)) for episode in episodes]
+        except Exception as error:
+            error.add_note(f"while rewarding episodes {[episode.episode_id for episode in episodes]}")
+            raise
+        resolved = resolve(rewards, episodes, self.task.weights)
+        given = None if streams is None else check_streams(streams, episodes)
+        out = []
+        for i, (episode, item) in enumerate(zip(episodes, resolved, strict=True)):
+            if given is not None and item.span_streams is not None:
+                raise ValueError(
+                    f"episode {episode.episode_id} has streams from the task and from its spans; give one of the two"
+                )
+            partition = given[i] if given is not None else item.span_streams
+            if partition is None:
+                partition = np.where(episode.agent_mask, 0, -1).astype(np.int64)
+            truncated = episode.ended_by == "length" and self.task.length_limit == "truncate"
+            out.append(
+                Release(
+                    episode_id=episode.episode_id,
+                    slot=slots[i],
+                    token_rewards=read_only(item.token_rewards),
+                    streams=read_only(partition),
+                    agent_mask=episode.agent_mask,
+                    num_tokens=len(episode.ids),
+                    terminated=not truncated,
+                    truncated=truncated,
+                    is_success=successes[i],
+                    group_id=-1 if episode.prompt.group_id is None else episode.prompt.group_id,
+                    criteria=item.criteria,
+                )
+            )
+        return out
+
+    def info(self, episode: Episode, release: Release) -> dict[str, Any]:
+        """Write the info of an ended episode."""
+        info = release_info(release, self.max_response_tokens)
+        return info | text_info(episode) if self.info_text else info
+
+
+def check_options(options: dict[str, Any] | None, allowed: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of reset's options; an option that nobody reads is an error, not ignored."""
+    options = dict(options or {})
+    for name in options:
+        if name not in allowed:
+            raise ValueError(f"reset has no option {name!r}; allowed are {', '.join(allowed)}")
+    return options
+
+
+def episode_return(release: Release) -> float:
+    """Sum the token rewards in float64: what the end step pays."""
+    return float(release.token_rewards.sum(dtype=np.float64))
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"task.{name} is {value!r}; it must be a whole number of at least 1")
+    return int(value)

@@ -1,0 +1,103 @@
+"""The texts of all slots as one numpy array, for the vector door. ``torch_store`` is its twin on a device.
+
+Left out on purpose: prompts, rewards, resets. A store appends one token to every acting slot and says which slots that
+ended by their token or their length; there is no per-slot Python in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, Rules
+
+
+class NumpyStore:
+    """Token ids of N slots, int64 (N, context_length), right-padded with -1."""
+
+    def __init__(self, rules: Rules, num_envs: int) -> None:
+        self.rules = rules
+        self.tokens = np.full((num_envs, rules.context_length), NO_TOKEN, dtype=np.int64)
+        self.lengths = np.zeros(num_envs, dtype=np.int64)
+        self.starts = np.zeros(num_envs, dtype=np.int64)  # prompt lengths
+        self._all = np.arange(num_envs)
+
+    def start(self, slots: npt.NDArray[np.int64], prompts: Sequence[npt.NDArray[np.int64]]) -> None:
+        """Put new prompts into ``slots``."""
+        for slot, ids in zip(slots, prompts, strict=True):
+            self.tokens[slot] = NO_TOKEN
+            self.tokens[slot, : len(ids)] = ids
+            self.lengths[slot] = self.starts[slot] = len(ids)
+
+    def append(self, actions: Any, acting: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_] | None]:
+        """Append one token to each acting slot.
+
+        Args:
+            actions: integers (N,); ignored where not acting.
+            acting: bool (N,).
+
+        Returns:
+            codes int8 (N,), EOS, LENGTH or RUNNING; and bool (N,), where the text has to be looked at, or None.
+
+        Raises:
+            ValueError: an acting slot's action is no token; nothing is appended then.
+        """
+        actions = np.asarray(actions)
+        check_actions(actions.shape, actions.dtype.kind in "iu", actions.dtype, len(self.lengths))
+        for slot in np.flatnonzero(acting & ((actions < 0) | (actions >= self.rules.vocab_size)))[:1]:
+            raise no_token(actions[slot], slot, self.rules.vocab_size)
+        rows = self._all if acting.all() else np.flatnonzero(acting)
+        self.tokens[rows, self.lengths[rows]] = actions[rows]
+        self.lengths[rows] += 1
+        full = self.lengths - self.starts >= self.rules.max_response_tokens
+        codes = np.where(actions == self.rules.eos_token_id, EOS, np.where(full, LENGTH, RUNNING)).astype(np.int8)
+        codes[~acting] = RUNNING
+        if self.rules.stop_table is None:
+            return codes, None
+        look = np.zeros_like(acting)
+        look[rows] = self.rules.stop_table[actions[rows]]
+        return codes, look
+
+    def response(self, slot: int) -> npt.NDArray[np.int64]:
+        """Copy the response of one slot so far, int64 (t,)."""
+        return self.tokens[slot, self.starts[slot] : self.lengths[slot]].copy()
+
+    def observation(self) -> Any:
+        """Copy the observation of all slots."""
+        tokens = self.tokens.copy()
+        if not self.rules.dict_observation:
+            return tokens
+        mask = np.ones((len(tokens), self.rules.vocab_size), dtype=np.int8)
+        return {"tokens": tokens, "length": self.lengths[:, None].copy(), "action_mask": mask}
+
+    def final_observation(self, slots: npt.NDArray[np.int64]) -> Any:
+        """Copy the observations of ended slots as SyncVectorEnv does: object (N,), None elsewhere."""
+        array = np.full(len(self.lengths), fill_value=None, dtype=object)
+        for slot in slots:
+            row = self.tokens[slot].copy()
+            if self.rules.dict_observation:
+                mask = np.ones(self.rules.vocab_size, dtype=np.int8)
+                array[slot] = {"tokens": row, "length": self.lengths[slot : slot + 1].copy(), "action_mask": mask}
+            else:
+                array[slot] = row
+        return array
+
+    def output(self, value: Any) -> Any:
+        """Hand out arrays (and infos of arrays) as this store's users expect them: as they are."""
+        return value
+
+
+def check_actions(shape: Sequence[int], integers: bool, dtype: Any, num_envs: int) -> None:
+    """Raise ValueError where actions are not ``num_envs`` integers."""
+    if tuple(shape) != (num_envs,) or not integers:
+        raise ValueError(
+            f"actions have shape {tuple(shape)} and dtype {dtype}; give integers of shape ({num_envs},), one token id per slot"
+        )
+
+
+def no_token(action: Any, slot: Any, vocab_size: int) -> ValueError:
+    """Name an action that is no token."""
+    return ValueError(f"action of slot {int(slot)} is {int(action)}; allowed are token ids 0..{vocab_size - 1}")

@@ -1,0 +1,328 @@
+"""What a task is, a task for a user's own prompts, other forms of a task's reward, and the one resolver of names.
+
+Left out on purpose: a list of tasks to edit. A task is named by an environment id, a short name of a shipped task,
+``"module:Name"``, or handed over as an object; ``resolve_task`` is the only place that knows.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.envs.registration import EnvSpec
+
+from textgym.episode import Episode, Prompt
+from textgym.rewards import Reward, RewardFn, StreamsFn, resolve
+from textgym.tasks import DEFAULT_TASK, TASKS
+from textgym.tokenizer import TextTokenizer
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Prompts and rewards, perhaps streams, demonstrations and a score.
+
+    Derive from this class to inherit the defaults, or hand over any object that has all of its members. ``tokenizer``,
+    ``sample`` and ``rewards`` have no default.
+    """
+
+    tokenizer: Any
+    """``tokenizers.Tokenizer``, Hugging Face tokenizer backed by one, or ``TextTokenizer``."""
+    max_prompt_tokens: int = 64
+    """Room for the prompt; a longer prompt is an error, never cut."""
+    max_new_tokens: int = 64
+    """Length limit of a response, in tokens."""
+    stop: Sequence[str] = ()
+    """Strings that end the episode at the token that completes them."""
+    length_limit: Literal["terminate", "truncate"] = "terminate"
+    """At the length limit: "terminate" judges the text as it stands, nobody bootstraps; "truncate" lets agents bootstrap."""
+    weights: Mapping[str, float] = {}
+    """Factor of each named criterion; names that are not listed weigh 1."""
+    causal_streams: bool = True
+    """Whether a token's stream is fixed by the text before it; if not, ``gae_lambda = 1`` is the only unbiased choice."""
+
+    def sample(self, rng: np.random.Generator) -> Prompt:
+        """Draw a prompt; ``rng`` is the only source of chance."""
+        ...
+
+    def rewards(self, episodes: Sequence[Episode]) -> Sequence[Reward]:
+        """Reward finished episodes, one item each; ``textgym.rewards`` lists what an item can be."""
+        ...
+
+    def streams(self, episodes: Sequence[Episode]) -> Sequence[npt.ArrayLike] | None:
+        """Give each response token a stream, int (T,) per episode; None: one stream, or what the spans say."""
+        return None
+
+    def ended(self, prompt: Prompt, ids: npt.NDArray[np.int64]) -> bool:
+        """Say whether the response so far (int64 (t,)) is complete; asked after every token if a task defines it."""
+        return False
+
+    def success(self, episode: Episode) -> bool:
+        """Judge one episode."""
+        return False
+
+    def score(self, episodes: Sequence[Episode]) -> float:
+        """Judge a set of episodes, in [0, 1]; default: the share of successes."""
+        return float(np.mean([self.success(episode) for episode in episodes])) if episodes else 0.0
+
+    def metrics(self, episodes: Sequence[Episode]) -> Mapping[str, float]:
+        """Name further figures over a set of episodes, for tables and progress bars."""
+        return {}
+
+    def demonstrations(self, rng: np.random.Generator, count: int) -> Sequence[tuple[Prompt, str]]:
+        """Draw examples of prompt and response text for a supervised warm-up; empty where a task has none."""
+        return []
+
+
+class PromptTask(Task):
+    """A user's own prompts and reward function.
+
+    Args:
+        prompts: texts or ``Prompt`` objects; each reset draws one.
+        tokenizer: see ``TextTokenizer``.
+        reward_fn: ``(episodes) -> one reward per episode``; see ``textgym.rewards``.
+        streams_fn: ``(episodes) -> int (T,) per episode``; default: one stream, or what the spans say.
+        max_new_tokens: length limit of a response.
+        max_prompt_tokens: room for the prompt; default: the longest of ``prompts``.
+        stop: strings that end the episode.
+        length_limit: "terminate" or "truncate"; see ``Task``.
+        weights: factor of each named criterion.
+        causal_streams: whether a token's stream is fixed by the text before it.
+        success_fn: ``(episode) -> bool``; default: never.
+        score_fn: ``(episodes) -> float`` in [0, 1]; default: the share of successes.
+        demonstrations: pairs of prompt and response text for a supervised warm-up.
+
+    Raises:
+        ValueError: there is no prompt, or one is longer than ``max_prompt_tokens``.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[str | Prompt],
+        tokenizer: Any,
+        reward_fn: RewardFn,
+        streams_fn: StreamsFn | None = None,
+        *,
+        max_new_tokens: int = 64,
+        max_prompt_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        length_limit: Literal["terminate", "truncate"] = "terminate",
+        weights: Mapping[str, float] | None = None,
+        causal_streams: bool = True,
+        success_fn: Callable[[Episode], bool] | None = None,
+        score_fn: Callable[[Sequence[Episode]], float] | None = None,
+        demonstrations: Sequence[tuple[str | Prompt, str]] = (),
+    ) -> None:
+        if isinstance(prompts, str) or len(prompts) == 0:
+            raise ValueError(f"prompts is {prompts!r}; give a list with at least one text or Prompt")
+        self.tokenizer = TextTokenizer(tokenizer)
+        self.prompts = [encode_prompt(_as_prompt(prompt), self.tokenizer) for prompt in prompts]
+        longest = max(len(_ids(prompt)) for prompt in self.prompts)
+        self.max_prompt_tokens = longest if max_prompt_tokens is None else max_prompt_tokens
+        for number, prompt in enumerate(self.prompts):
+            check_room(prompt, self.max_prompt_tokens, f"prompt {number}")
+        self.max_new_tokens = max_new_tokens
+        self.stop = tuple([stop] if isinstance(stop, str) else stop)
+        self.length_limit = length_limit
+        self.weights = dict(weights or {})
+        self.causal_streams = causal_streams
+        self._reward_fn = reward_fn
+        self._streams_fn = streams_fn
+        self._success_fn = success_fn
+        self._score_fn = score_fn
+        self._demonstrations = [(_as_prompt(prompt), text) for prompt, text in demonstrations]
+
+    def sample(self, rng: np.random.Generator) -> Prompt:
+        """Draw one of the prompts."""
+        return self.prompts[int(rng.integers(len(self.prompts)))]
+
+    def rewards(self, episodes: Sequence[Episode]) -> Sequence[Reward]:
+        """Call the user's reward function."""
+        return self._reward_fn(episodes)
+
+    def streams(self, episodes: Sequence[Episode]) -> Sequence[npt.ArrayLike] | None:
+        """Call the user's streams function, if there is one."""
+        return None if self._streams_fn is None else self._streams_fn(episodes)
+
+    def success(self, episode: Episode) -> bool:
+        """Call the user's success function, if there is one."""
+        return False if self._success_fn is None else bool(self._success_fn(episode))
+
+    def score(self, episodes: Sequence[Episode]) -> float:
+        """Call the user's score function, or give the share of successes."""
+        return super().score(episodes) if self._score_fn is None else float(self._score_fn(episodes))
+
+    def demonstrations(self, rng: np.random.Generator, count: int) -> Sequence[tuple[Prompt, str]]:
+        """Draw ``count`` of the given demonstrations, with replacement."""
+        if not self._demonstrations:
+            return []
+        return [self._demonstrations[int(i)] for i in rng.integers(len(self._demonstrations), size=count)]
+
+
+class RewardForm(Task):
+    """The same task with its reward in another form, for comparisons.
+
+    Args:
+        task: the task to wrap.
+        form: "tokens" keeps the rewards, "scalar" pays only their sum, on the last agent token.
+        streams: False puts every token into stream 0.
+    """
+
+    def __init__(self, task: Task, form: Literal["tokens", "scalar"] = "tokens", streams: bool = True) -> None:
+        if form not in ("tokens", "scalar"):
+            raise ValueError(f"form is {form!r}; allowed are 'tokens' and 'scalar'")
+        self.task = task
+        self.form = form
+        self.keep_streams = streams
+        self.tokenizer = task.tokenizer
+        self.max_prompt_tokens = task.max_prompt_tokens
+        self.max_new_tokens = task.max_new_tokens
+        self.stop = task.stop
+        self.length_limit = task.length_limit
+        self.weights = {} if self._rewritten else task.weights
+        self.causal_streams = task.causal_streams or not streams
+        self.ended = task.ended
+        self.sample, self.success, self.score = task.sample, task.success, task.score
+        self.metrics, self.demonstrations = task.metrics, task.demonstrations
+
+    @property
+    def _rewritten(self) -> bool:
+        return self.form == "scalar" or not self.keep_streams
+
+    def rewards(self, episodes: Sequence[Episode]) -> Sequence[Reward]:
+        """Give the task's rewards in the chosen form; the sum of each episode stays."""
+        rewards = self.task.rewards(episodes)
+        if not self._rewritten:
+            return rewards
+        resolved = resolve(rewards, episodes, self.task.weights)
+        if self.form == "scalar":
+            return [float(item.token_rewards.sum(dtype=np.float64)) for item in resolved]
+        return [item.token_rewards for item in resolved]
+
+    def streams(self, episodes: Sequence[Episode]) -> Sequence[npt.ArrayLike] | None:
+        """Give the task's streams, or one stream.
+
+        A scalar pays no spans, so streams that only spans name are not there in the scalar form.
+        """
+        return self.task.streams(episodes) if self.keep_streams else None
+
+
+def resolve_name(name: str) -> Any:
+    """Import ``"module:Name"`` and return the object.
+
+    Raises:
+        ValueError: the module or the name is not there; says which.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise ValueError(f"{name!r} is not of the form 'module:Name'")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name and not module_name.startswith(f"{error.name}."):
+            raise  # the module is there; something that it imports is not
+        raise ValueError(
+            f"there is no module {module_name!r} (from {name!r}); is its folder on PYTHONPATH and spelled right?"
+        ) from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"module {module_name!r} has no {attribute!r} (from {name!r}){_hint(attribute, dir(module))}")
+    return getattr(module, attribute)
+
+
+def resolve_task(task: Any, **task_kwargs: Any) -> Task:
+    """Turn an environment id, a short name, ``"module:Name"``, a class or an object into a task.
+
+    Args:
+        task: what names the task.
+        task_kwargs: arguments of the task's constructor; an object that is already a task takes none.
+
+    Raises:
+        ValueError: nothing has that name; says what is there.
+        TypeError: the object is not a task; says what it lacks.
+    """
+    if isinstance(task, str):
+        return _resolve_task_name(task, task_kwargs)
+    if (callable(task) and not isinstance(task, Task)) or inspect.isclass(task):
+        return resolve_task(task(**task_kwargs))
+    if task_kwargs:
+        raise TypeError(f"{type(task).__name__} is a task already, so it takes no arguments {sorted(task_kwargs)}")
+    members = [m for m in vars(Task) if not m.startswith("_")] + ["tokenizer"]
+    missing = sorted(m for m in set(members) if not hasattr(task, m))
+    if missing:
+        raise TypeError(
+            f"{type(task).__name__} is not a task: it lacks {', '.join(missing)}; derive it from textgym.Task to inherit "
+            "defaults for all but tokenizer, sample and rewards"
+        )
+    return task
+
+
+def _resolve_task_name(name: str, task_kwargs: dict[str, Any]) -> Task:
+    if name in TASKS:
+        return resolve_task(resolve_name(TASKS[name]), **task_kwargs)
+    module_name, _, env_id = name.rpartition(":")
+    if module_name and env_id not in gym.registry:
+        return resolve_task(resolve_name(name), **task_kwargs)
+    if module_name:
+        importlib.import_module(module_name)  # "textgym:TextGen-v0", the prefixed id of Gymnasium
+    spec = gym.registry.get(env_id)
+    if spec is not None and _is_ours(spec):
+        kwargs = {"task": DEFAULT_TASK} | spec.kwargs | task_kwargs
+        return resolve_task(kwargs.pop("task"), **kwargs)
+    known = [*TASKS, *(i for i, other in gym.registry.items() if _is_ours(other))]
+    raise ValueError(f"there is no task {name!r}{_hint(name, known)}; there are {', '.join(known)}, and 'module:Name'")
+
+
+def _is_ours(spec: EnvSpec) -> bool:
+    return str(spec.entry_point).startswith("textgym.")
+
+
+def encode_prompt(prompt: Prompt, tokenizer: TextTokenizer) -> Prompt:
+    """Return ``prompt`` with its ``ids`` set (int64): as given, or encoded from its text without special tokens.
+
+    Raises:
+        ValueError: an id is not of the tokenizer's.
+    """
+    if prompt.ids is not None:
+        ids = np.asarray(prompt.ids, dtype=np.int64)
+        if ids.ndim != 1 or len(ids) == 0 or ids.min() < 0 or ids.max() >= tokenizer.vocab_size:
+            raise ValueError(
+                f"prompt {prompt.text!r} has ids {ids.tolist()}; allowed are one or more of 0..{tokenizer.vocab_size - 1}"
+            )
+    elif prompt.text == "":
+        ids = np.array([tokenizer.bos_token_id], dtype=np.int64)
+    else:
+        ids = tokenizer.encode(prompt.text)
+    return Prompt(prompt.text, ids, prompt.metadata, prompt.group_id)
+
+
+def check_room(prompt: Prompt, max_prompt_tokens: int, name: str = "prompt") -> None:
+    """Raise ValueError where the prompt's ids do not fit; prompts are never cut."""
+    if len(_ids(prompt)) > max_prompt_tokens:
+        raise ValueError(
+            f"{name} has {len(_ids(prompt))} tokens but max_prompt_tokens is {max_prompt_tokens}: {prompt.text!r}; raise "
+            "max_prompt_tokens or shorten the prompt (prompts are never cut)"
+        )
+
+
+def _ids(prompt: Prompt) -> npt.NDArray[np.int64]:
+    if prompt.ids is None:
+        raise ValueError(f"prompt {prompt.text!r} has no ids yet; encode it with encode_prompt first")
+    return np.asarray(prompt.ids)
+
+
+def _as_prompt(prompt: str | Prompt) -> Prompt:
+    if isinstance(prompt, Prompt):
+        return prompt
+    if not isinstance(prompt, str):
+        raise ValueError(f"a prompt is {prompt!r}, a {type(prompt).__name__}; give a text or a Prompt")
+    return Prompt(prompt)
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f". Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,10 @@
+"""The shipped tasks: one task, one file, a datasheet as its docstring. The table is data; nothing is imported here."""
+
+TASKS: dict[str, str] = {
+    "number_duel": "textgym.tasks.number_duel:NumberDuel",
+    "three_sentences": "textgym.tasks.three_sentences:ThreeSentences",
+}
+"""Short name -> "module:Name". Each has an environment id of its own, ``textgym/<Name>-v0``."""
+
+DEFAULT_TASK = "number_duel"
+"""What ``gym.make("TextGen-v0")`` plays."""

@@ -1,0 +1,225 @@
+"""One view of a tokenizer: size, end-of-text, encode, decode, and the character offsets of *sampled* ids.
+
+Left out on purpose: re-encoding. Most random samples of a BPE vocabulary change when their text is encoded again, so
+offsets come from decoding the ids themselves, and no function here goes from ids over text back to ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers.decoders import DecodeStream
+
+REPLACEMENT = "\ufffd"  # what decoding gives for bytes that are not (yet) a character
+
+
+class TextTokenizer:
+    """A ``tokenizers.Tokenizer``, or a Hugging Face tokenizer backed by one, as textgym uses it.
+
+    Copies as itself (Gymnasium deep-copies the arguments of ``make``).
+
+    Args:
+        tokenizer: ``tokenizers.Tokenizer``, Hugging Face tokenizer with a fast backend, or another ``TextTokenizer``.
+        eos_token_id: id that ends an episode; default: the tokenizer's own ``eos_token_id``.
+        bos_token_id: id that an empty prompt starts from; default: the tokenizer's own, else ``eos_token_id``.
+
+    Raises:
+        TypeError: the object is neither kind of tokenizer.
+        ValueError: it has no end-of-text token, cuts or pads texts, or rewrites what it decodes.
+    """
+
+    def __init__(self, tokenizer: Any, *, eos_token_id: int | None = None, bos_token_id: int | None = None) -> None:
+        if isinstance(tokenizer, TextTokenizer):
+            eos_token_id = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
+            bos_token_id = tokenizer.bos_token_id if bos_token_id is None else bos_token_id
+            tokenizer = tokenizer.source
+        backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        if not isinstance(backend, Tokenizer):
+            raise TypeError(
+                f"tokenizer is a {type(tokenizer).__name__}; allowed are a tokenizers.Tokenizer or a Hugging Face tokenizer "
+                "backed by one (a 'fast' one): offsets of sampled ids need its decoder"
+            )
+        self.source = tokenizer
+        self.backend = backend
+        self.vocab_size = int(backend.get_vocab_size(with_added_tokens=True))
+        eos = getattr(tokenizer, "eos_token_id", None) if eos_token_id is None else eos_token_id
+        if eos is None:
+            raise ValueError(
+                "tokenizer has no end-of-text token, so an episode could only end at its length limit; set "
+                "tokenizer.eos_token, or pass TextTokenizer(tokenizer, eos_token_id=...)"
+            )
+        bos = getattr(tokenizer, "bos_token_id", None) if bos_token_id is None else bos_token_id
+        self.eos_token_id = int(eos)
+        self.bos_token_id = int(eos if bos is None else bos)
+        self.special_ids = frozenset(i for i, t in backend.get_added_tokens_decoder().items() if t.special)
+        self._check()
+
+    def _check(self) -> None:
+        largest = max(self.backend.get_vocab(with_added_tokens=True).values())
+        if largest >= self.vocab_size:
+            raise ValueError(
+                f"tokenizer has {self.vocab_size} tokens but ids up to {largest}; actions are 0..{self.vocab_size - 1}, so "
+                "its vocabulary must have no holes"
+            )
+        for name, value in (("eos_token_id", self.eos_token_id), ("bos_token_id", self.bos_token_id)):
+            if not 0 <= value < self.vocab_size:
+                raise ValueError(f"{name} is {value}; allowed are 0..{self.vocab_size - 1}, the tokenizer's ids")
+        if self.source is self.backend and (self.backend.truncation or self.backend.padding):
+            raise ValueError(
+                "tokenizer truncates or pads what it encodes; nothing is cut silently here: call its no_truncation() and "
+                "no_padding() first"
+            )
+        if self.source is not self.backend and getattr(self.source, "clean_up_tokenization_spaces", False):
+            probe = np.asarray(self.encode("a , b . it 's"))
+            if self.source.decode(probe.tolist(), skip_special_tokens=True) != self.decode(probe):
+                raise ValueError(
+                    "tokenizer rewrites decoded text (clean_up_tokenization_spaces is True), so characters could not be "
+                    "traced to tokens; set tokenizer.clean_up_tokenization_spaces = False"
+                )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TextTokenizer:
+        return self
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def encode(self, text: str) -> npt.NDArray[np.int64]:
+        """Encode ``text`` without special tokens. Returns int64 (number of tokens,)."""
+        if self.source is self.backend:
+            ids = self.backend.encode(text, add_special_tokens=False).ids
+        else:
+            ids = self.source.encode(text, add_special_tokens=False)
+        return np.asarray(ids, dtype=np.int64)
+
+    def decode(self, ids: Iterable[int] | npt.NDArray[np.int64]) -> str:
+        """Decode ``ids`` with special tokens left out."""
+        return self.backend.decode(_as_list(ids), skip_special_tokens=True)
+
+    def piece(self, token_id: int) -> str:
+        """Return one token as it is written in the vocabulary, special tokens included."""
+        return self.backend.id_to_token(int(token_id)) or f"<{int(token_id)}>"
+
+    def offsets(self, ids: Sequence[int] | npt.NDArray[np.int64]) -> tuple[str, npt.NDArray[np.int64]]:
+        """Decode ``ids`` and say which characters each token holds.
+
+        Token i holds the half-open range ``offsets[i]`` of characters of the returned text. Tokens that share a
+        character (bytes of one character) all hold it. Special tokens are zero-width.
+
+        Returns:
+            text, as ``decode(ids)``; offsets int64 (T, 2).
+        """
+        tokens = _as_list(ids)
+        text = self.decode(tokens)
+        offsets = np.zeros((len(tokens), 2), dtype=np.int64)
+        stream = DecodeStream(skip_special_tokens=True)
+        position = 0  # characters of ``text`` that are settled
+        waiting: list[int] = []  # tokens that hold bytes of a character still open
+        try:
+            for i, token in enumerate(tokens):
+                if token in self.special_ids:
+                    offsets[i] = position
+                    continue
+                chunk = stream.step(self.backend, token)
+                if chunk is None:
+                    waiting.append(i)
+                    continue
+                end = position + len(chunk)
+                if waiting or not text.startswith(chunk, position):
+                    return text, self._offsets_by_prefix(tokens, text)
+                offsets[i] = position, end
+                position = end
+        except Exception:  # the stream refuses some prefixes; the slow way refuses none
+            return text, self._offsets_by_prefix(tokens, text)
+        if waiting or position != len(text):
+            return text, self._offsets_by_prefix(tokens, text)
+        return text, offsets
+
+    def _offsets_by_prefix(self, tokens: list[int], text: str) -> npt.NDArray[np.int64]:
+        """The definition of offsets, one decode per token, for texts that hold split characters.
+
+        Let D(i) be the text of the first i tokens. Token i starts where D(i) and ``text`` part, and ends where D(i + 1)
+        and ``text`` part; where D(i + 1) ends in an unfinished character, the token also holds the character that its
+        bytes become.
+        """
+        offsets = np.zeros((len(tokens), 2), dtype=np.int64)
+        start = 0
+        for i, token in enumerate(tokens):
+            if token in self.special_ids:
+                offsets[i] = start
+                continue
+            prefix = self.decode(tokens[: i + 1])
+            settled = max(start, _common_prefix(prefix, text))
+            if settled < len(prefix):  # bytes of a character that a later token finishes
+                offsets[i] = start, min(settled + 1, len(text))
+            elif settled == start > 0 and prefix.endswith(REPLACEMENT):  # bytes that an earlier replacement stands for
+                offsets[i] = start - 1, start
+            else:
+                offsets[i] = start, settled
+            start = settled
+        return offsets
+
+    def may_complete(self, stops: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Mark the tokens whose text can hold the last character of one of ``stops``. Returns bool (V,).
+
+        A table of candidates, so that a step only decodes where a stop string can have been completed. Bytes of a split
+        character are always candidates.
+        """
+        anchor = self.backend.encode("a", add_special_tokens=False).ids if not self._word_level() else []
+        alone = self.backend.decode_batch([[i] for i in range(self.vocab_size)], skip_special_tokens=False)
+        inside = self.backend.decode_batch([[*anchor, i] for i in range(self.vocab_size)], skip_special_tokens=False)
+        wanted = {stop[-1] for stop in stops} | {REPLACEMENT}
+        return np.array([any(c in a or c in b for c in wanted) for a, b in zip(alone, inside, strict=True)], dtype=np.bool_)
+
+    def _word_level(self) -> bool:
+        return isinstance(self.backend.model, models.WordLevel)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write files that ``transformers.AutoTokenizer.from_pretrained(folder)`` loads."""
+        if self.source is not self.backend:
+            self.source.save_pretrained(str(folder))
+            return
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(path / "tokenizer.json"))
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": self.backend.id_to_token(self.eos_token_id),
+            "bos_token": self.backend.id_to_token(self.bos_token_id),
+        }
+        (path / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def symbol_tokenizer(symbols: Sequence[str]) -> TextTokenizer:
+    """Build a tokenizer whose tokens are exactly ``symbols``; the longest symbol that fits is taken first.
+
+    Ids: 0 is begin-of-text, 1 end-of-text, then ``symbols`` in order. Decoding joins the symbols. A text with anything
+    else in it cannot be encoded and raises.
+    """
+    if len(set(symbols)) != len(symbols) or not all(symbols):
+        raise ValueError(f"symbols must be distinct and not empty, got {list(symbols)}")
+    special = ["<s>", "</s>"]
+    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate([*special, *symbols])}))
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    pattern = "|".join(_escape(symbol) for symbol in sorted(symbols, key=len, reverse=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return TextTokenizer(tokenizer, eos_token_id=1, bos_token_id=0)
+
+
+def _escape(symbol: str) -> str:
+    return "".join("\\" + c if not c.isalnum() and not c.isspace() else c for c in symbol)
+
+
+def _as_list(ids: Iterable[int] | npt.NDArray[np.int64]) -> list[int]:
+    return ids.tolist() if isinstance(ids, np.ndarray) else [int(i) for i in ids]
+
+
+def _common_prefix(a: str, b: str) -> int:
+    n = min(len(a), len(b))
+    return next((i for i in range(n) if a[i] != b[i]), n)

@@ -1,0 +1,88 @@
+"""The texts of all slots as one torch tensor on a device: ``store.NumpyStore``'s twin, the only module that imports torch.
+
+Left out on purpose: anything that waits for the device, but for one small transfer per step: the codes that say which
+slots ended. Ids come to the host once, when their episode has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, Rules
+from textgym.store import check_actions, no_token
+
+_LOOK, _BAD = 8, 16  # bits beside the codes, so that one transfer carries all three
+
+
+class TorchStore:
+    """Token ids of N slots, int64 (N, context_length) on ``device``, right-padded with -1."""
+
+    def __init__(self, rules: Rules, num_envs: int, device: Any) -> None:
+        self.rules = rules
+        self.device = torch.device(device)
+        self.tokens = torch.full((num_envs, rules.context_length), NO_TOKEN, dtype=torch.int64, device=self.device)
+        self.lengths = np.zeros(num_envs, dtype=np.int64)  # on the host: they follow from which slots acted
+        self.starts = np.zeros(num_envs, dtype=np.int64)
+        self._all = torch.arange(num_envs, device=self.device)
+        self._stop_table = None if rules.stop_table is None else torch.from_numpy(rules.stop_table).to(self.device)
+
+    def start(self, slots: npt.NDArray[np.int64], prompts: Sequence[npt.NDArray[np.int64]]) -> None:
+        """Put new prompts into ``slots``: one transfer for all."""
+        rows = np.full((len(slots), self.rules.context_length), NO_TOKEN, dtype=np.int64)
+        for row, ids in zip(rows, prompts, strict=True):
+            row[: len(ids)] = ids
+        self.lengths[slots] = self.starts[slots] = [len(ids) for ids in prompts]
+        self.tokens[torch.as_tensor(slots, device=self.device)] = torch.from_numpy(rows).to(self.device)
+
+    def append(self, actions: Any, acting: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_] | None]:
+        """Append one token to each acting slot; see ``NumpyStore.append``."""
+        actions = torch.as_tensor(actions, device=self.device)
+        integers = not (actions.is_floating_point() or actions.is_complex() or actions.dtype == torch.bool)
+        check_actions(actions.shape, integers, actions.dtype, len(self.lengths))
+        everyone = bool(acting.all())
+        rows = self._all if everyone else torch.from_numpy(np.flatnonzero(acting)).to(self.device)
+        taken = actions if everyone else actions[rows]
+        bad = (taken < 0) | (taken >= self.rules.vocab_size)
+        packed = (taken == self.rules.eos_token_id) * EOS + bad * _BAD
+        if self._stop_table is not None:
+            packed = packed + self._stop_table[taken.clamp(0, self.rules.vocab_size - 1)] * _LOOK
+        flags = np.zeros(len(acting), dtype=np.int64)
+        flags[acting] = packed.cpu().numpy()  # the step's one wait for the device
+        for slot in np.flatnonzero(flags & _BAD)[:1]:
+            raise no_token(actions[slot], slot, self.rules.vocab_size)
+        columns = torch.from_numpy(self.lengths[acting]).to(self.device)
+        self.tokens[rows, columns] = taken.to(torch.int64)
+        self.lengths[acting] += 1
+        full = acting & (self.lengths - self.starts >= self.rules.max_response_tokens)
+        codes = np.where(flags & EOS, EOS, np.where(full, LENGTH, RUNNING)).astype(np.int8)
+        return codes, None if self._stop_table is None else (flags & _LOOK) > 0
+
+    def response(self, slot: int) -> npt.NDArray[np.int64]:
+        """Copy the response of one slot so far to the host, int64 (t,)."""
+        return self.tokens[slot, self.starts[slot] : self.lengths[slot]].cpu().numpy().copy()
+
+    def observation(self) -> Any:
+        """Copy the observation of all slots."""
+        tokens = self.tokens.clone()
+        if not self.rules.dict_observation:
+            return tokens
+        lengths = torch.from_numpy(self.lengths[:, None].copy()).to(self.device)
+        mask = torch.ones(len(tokens), self.rules.vocab_size, dtype=torch.int8, device=self.device)
+        return {"tokens": tokens, "length": lengths, "action_mask": mask}
+
+    def final_observation(self, slots: npt.NDArray[np.int64]) -> Any:
+        """Copy the observations of all slots: tensors (N, ...), of use in ended ``slots``."""
+        return self.observation()
+
+    def output(self, value: Any) -> Any:
+        """Hand out arrays, and infos of arrays, as tensors on the device; text stays as it is."""
+        if isinstance(value, dict):
+            return {key: self.output(item) for key, item in value.items()}
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            return torch.from_numpy(value).to(self.device)
+        return value

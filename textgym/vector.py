@@ -1,0 +1,258 @@
+"""The native vector door: N texts at once, with no per-environment Python in a step.
+
+Left out on purpose: a second way to score. Texts live in a store (numpy or torch), everything else is ``Rules``, and infos
+are laid out by Gymnasium's own ``_add_info``, so that they are what ``SyncVectorEnv`` gives in each autoreset mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.utils.seeding import np_random
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from textgym.episode import Episode, Prompt, Release
+from textgym.rules import EOS, RUNNING, Rules, check_options, episode_return
+from textgym.store import NumpyStore
+
+
+class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """N texts at once; see ``TextGenEnv`` for spaces, rewards and endings.
+
+    Args:
+        num_envs: number of slots, N.
+        task: see ``TextGenEnv``.
+        autoreset_mode: SAME_STEP (default), NEXT_STEP or DISABLED, as ``gymnasium.vector.AutoresetMode`` or its value.
+            Under DISABLED the actions of ended slots are ignored (unchanged observation, reward 0, no second release)
+            until ``reset(options={"reset_mask": mask})``, so that slots can be refilled in groups.
+        output: "numpy", or "torch": every array a tensor on ``device``; ``final_obs`` is then one tensor, valid where
+            ``_final_obs``.
+        device: where the tensors of ``output="torch"`` live.
+        group_size: slots of one group see the same prompts (slot i is seeded ``seed + i // group_size``).
+        keep_episodes: keep what ended for ``take_episodes``; who asks for it must take it.
+        observation: "tokens" or "dict".
+        info_text: add prompt, text and ended_by to infos, as object arrays.
+        max_episode_steps: another name for ``max_new_tokens`` (``gym.make_vec`` uses it).
+        task_kwargs: arguments of the task's constructor.
+
+    Raises:
+        ValueError: an argument is not allowed; says what is.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own way)
+        "render_modes": [],
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        task: Any = None,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        output: Literal["numpy", "torch"] = "numpy",
+        device: Any = "cpu",
+        group_size: int = 1,
+        keep_episodes: bool = False,
+        observation: Literal["tokens", "dict"] = "tokens",
+        info_text: bool = False,
+        max_episode_steps: int | None = None,
+        render_mode: None = None,
+        **task_kwargs: Any,
+    ) -> None:
+        limit = task_kwargs.get("max_new_tokens", max_episode_steps)
+        if max_episode_steps is not None:
+            task_kwargs["max_new_tokens"] = max_episode_steps
+        if limit != task_kwargs.get("max_new_tokens"):
+            raise ValueError(f"max_episode_steps is {max_episode_steps} and max_new_tokens {limit}: two names of one limit")
+        if num_envs < 1 or group_size < 1 or num_envs % group_size:
+            raise ValueError(f"num_envs is {num_envs} and group_size {group_size}; num_envs is a multiple of group_size")
+        self.num_envs = num_envs
+        self.group_size = group_size
+        self.rules = Rules(task, observation=observation, info_text=info_text, **task_kwargs)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = render_mode
+        self.single_observation_space = self.rules.observation_space
+        self.single_action_space = self.rules.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._store: Any = _make_store(self.rules, num_envs, output, device)
+        self._rngs: list[np.random.Generator | None] = [None] * num_envs
+        self._seeds = [-1] * num_envs
+        self._prompts: list[Prompt | None] = [None] * num_envs
+        self._counts = np.zeros(num_envs, dtype=np.int64)  # episodes that each slot has started, less the running one
+        self._idle = np.ones(num_envs, dtype=np.bool_)  # slots in which no episode runs
+        self._kept: list[tuple[Episode, Release]] | None = [] if keep_episodes else None
+
+    @property
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """One generator per slot, as SyncVectorEnv has it."""
+        return tuple(self._rng(slot) for slot in range(self.num_envs))
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """One seed per slot, -1 where a slot was never seeded."""
+        return tuple(self._seeds)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start episodes in all slots, or in those of ``options["reset_mask"]`` (bool (N,)).
+
+        Args:
+            seed: slot i is seeded ``seed + i // group_size``, or with ``seed[i]``; None leaves the generators as they are.
+            options: ``reset_mask``, ``prompt`` (a text or Prompt for every slot that starts). Never changed.
+
+        Returns:
+            Observations of all slots and an empty info.
+        """
+        options = check_options(options, ("prompt", "reset_mask"))
+        mask = self._reset_mask(options.pop("reset_mask", None))
+        seeds = self._slot_seeds(seed)
+        slots = np.flatnonzero(mask)
+        for slot in slots:
+            if seeds[slot] is not None:
+                self._rngs[slot], self._seeds[slot] = np_random(seeds[slot])
+        self._start(slots, options)
+        return self._store.observation(), {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Append one token to every running text.
+
+        Args:
+            actions: token ids (N,).
+
+        Returns:
+            Observations, rewards float64 (N,), terminated bool (N,), truncated bool (N,), infos. Where episodes ended,
+            ``textgym.releases(infos)`` reads their token rewards.
+
+        Raises:
+            ValueError: an action is no token; names the slot.
+            gymnasium.error.ResetNeeded: no slot was ever reset.
+        """
+        if all(prompt is None for prompt in self._prompts):
+            raise gym.error.ResetNeeded("no episode is running; call reset() before step()")
+        # 1) append; idle slots do not act
+        acting = ~self._idle
+        codes, look = self._store.append(actions, acting)
+        if look is not None:
+            self._look(codes, look & (codes != EOS))
+        # 2) NEXT_STEP: slots that ended in the step before start anew instead of acting
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._idle.any():
+            self._start(np.flatnonzero(self._idle), {})
+        # 3) release what ended
+        rewards = np.zeros(self.num_envs, dtype=np.float64)
+        terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        truncated = np.zeros(self.num_envs, dtype=np.bool_)
+        infos: dict[str, Any] = {}
+        ended = np.flatnonzero(codes)
+        if len(ended):
+            infos = self._finish(ended, codes, rewards, terminated, truncated)
+        output = self._store.output
+        return self._store.observation(), output(rewards), output(terminated), output(truncated), infos
+
+    def take_episodes(self) -> list[tuple[Episode, Release]]:
+        """Hand over the episodes that ended since the last call, with their releases; needs ``keep_episodes=True``."""
+        if self._kept is None:
+            raise ValueError("episodes are not kept; make the environment with keep_episodes=True")
+        kept, self._kept = self._kept, []
+        return kept
+
+    def _finish(
+        self,
+        ended: npt.NDArray[np.int64],
+        codes: npt.NDArray[np.int8],
+        rewards: npt.NDArray[np.float64],
+        terminated: npt.NDArray[np.bool_],
+        truncated: npt.NDArray[np.bool_],
+    ) -> dict[str, Any]:
+        """Score the episodes of the ``ended`` slots, fill their rewards and flags, and write the infos."""
+        same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
+        self._idle[ended] = True
+        episodes = [self._episode(int(slot), int(codes[slot])) for slot in ended]
+        self._counts[ended] += 1
+        releases = self.rules.release(episodes, [int(slot) for slot in ended])
+        if self._kept is not None:
+            self._kept.extend(zip(episodes, releases, strict=True))
+        infos: dict[str, Any] = {}
+        if same_step:
+            infos["final_obs"] = self._store.final_observation(ended)
+            infos["_final_obs"] = codes > 0
+        for episode, release in zip(episodes, releases, strict=True):
+            info = self.rules.info(episode, release)
+            infos = self._add_info(infos, {"final_info": info} if same_step else info, release.slot)
+            rewards[release.slot] = episode_return(release)
+            terminated[release.slot] = release.terminated
+            truncated[release.slot] = release.truncated
+        if same_step:
+            self._start(ended, {})
+        return self._store.output(infos)
+
+    def _episode(self, slot: int, code: int) -> Episode:
+        prompt = self._prompts[slot]
+        assert prompt is not None
+        episode_id = slot + self.num_envs * int(self._counts[slot])
+        return self.rules.episode(prompt, self._store.response(slot), code, episode_id)
+
+    def _look(self, codes: npt.NDArray[np.int8], look: npt.NDArray[np.bool_]) -> None:
+        """Read the texts whose last token may have completed a stop string, and set their codes."""
+        for slot in np.flatnonzero(look):
+            prompt = self._prompts[slot]
+            assert prompt is not None
+            code = self.rules.ending(prompt, self._store.response(int(slot)))
+            if code != RUNNING:
+                codes[slot] = code
+
+    def _start(self, slots: npt.NDArray[np.int64], options: dict[str, Any]) -> None:
+        for slot in slots:
+            if not self._idle[slot]:
+                self._counts[slot] += 1  # a running episode is given up; its number is not used again
+            group = int(slot) // self.group_size + (self.num_envs // self.group_size) * int(self._counts[slot])
+            self._prompts[slot] = self.rules.prompt(self._rng(int(slot)), options, group)
+        self._store.start(slots, [np.asarray(self._prompts[slot].ids) for slot in slots])  # type: ignore[union-attr]
+        self._idle[slots] = False
+
+    def _rng(self, slot: int) -> np.random.Generator:
+        rng = self._rngs[slot]
+        if rng is None:
+            rng, self._seeds[slot] = np_random(None)
+            self._rngs[slot] = rng
+        return rng
+
+    def _slot_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, int | np.integer):
+            return [int(seed) + slot // self.group_size for slot in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ValueError(f"seed has {len(seed)} entries for {self.num_envs} slots; give one number or one per slot")
+        return list(seed)
+
+    def _reset_mask(self, mask: Any) -> npt.NDArray[np.bool_]:
+        if mask is None:
+            return np.ones(self.num_envs, dtype=np.bool_)
+        array = np.asarray(mask.cpu() if hasattr(mask, "cpu") else mask)
+        if array.shape != (self.num_envs,) or array.dtype != np.bool_ or not array.any():
+            raise ValueError(
+                f"options['reset_mask'] has shape {array.shape}, dtype {array.dtype} and {int(np.sum(array))} True; give "
+                f"bool ({self.num_envs},) with at least one True"
+            )
+        return array
+
+
+def _make_store(rules: Rules, num_envs: int, output: str, device: Any) -> Any:
+    if output == "numpy":
+        if str(device) != "cpu":
+            raise ValueError(f"device is {str(device)!r} with output='numpy'; numpy lives on the CPU, use output='torch'")
+        return NumpyStore(rules, num_envs)
+    if output == "torch":
+        from textgym.torch_store import TorchStore  # the one place where textgym asks for torch
+
+        return TorchStore(rules, num_envs, device)
+    raise ValueError(f"output is {output!r}; allowed are 'numpy' and 'torch'")
