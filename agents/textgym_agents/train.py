@@ -40,7 +40,7 @@ class TrainConfig:
     """"tokens" releases the task's rewards per token, "scalar" only their sum, on the last token."""
     streams: bool = True
     """Keep the task's streams; without, every token is in one stream."""
-    updates: int = 60
+    updates: int = 80
     """The budget, in PPO updates; other agents get as many episodes."""
     num_slots: int = 256
     """Texts written side by side (per process)."""
