@@ -151,7 +151,7 @@ class TextTokenizer:
         start = 0
         for i, token in enumerate(tokens):
             if token in self.special_ids:
-                offsets[i] = start
+                offsets[i] = offsets[i - 1, 1] if i else 0
                 continue
             prefix = self.decode(tokens[: i + 1])
             settled = max(start, _common_prefix(prefix, text))

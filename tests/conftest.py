@@ -1,0 +1,78 @@
+"""What many tests share: small tokenizers, hand-made episodes, no network."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from textgym import Episode, Prompt, TextTokenizer, symbol_tokenizer
+
+
+def build_episode(
+    text: str = "ab cd",
+    offsets: Sequence[tuple[int, int]] | None = None,
+    agent_mask: Sequence[bool] | None = None,
+    episode_id: int = 7,
+) -> Episode:
+    """An episode of one token per character, unless offsets say otherwise."""
+    offsets = [(i, i + 1) for i in range(len(text))] if offsets is None else offsets
+    count = len(offsets)
+    mask = [True] * count if agent_mask is None else agent_mask
+    return Episode(
+        prompt=Prompt("", np.array([0])),
+        ids=np.arange(2, 2 + count),
+        text=text,
+        offsets=np.array(offsets, dtype=np.int64).reshape(count, 2),
+        agent_mask=np.array(mask, dtype=np.bool_),
+        turns=np.zeros(count, dtype=np.int64),
+        ended_by="eos",
+        episode_id=episode_id,
+    )
+
+
+@pytest.fixture
+def make_episode() -> Callable[..., Episode]:
+    return build_episode
+
+
+@pytest.fixture(scope="session")
+def letters() -> TextTokenizer:
+    return symbol_tokenizer(list("abcdefgh .\n"))
+
+
+@pytest.fixture(scope="session")
+def byte_bpe() -> Tokenizer:
+    """A byte-level BPE: every byte is a token, so random samples split characters."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>", "<|pad|>"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["hello world, the numbers are 12 and 99\n", "héllo wörld 😀 שלום"] * 8, trainer)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def metaspace_bpe() -> Tokenizer:
+    """A SentencePiece-like tokenizer: spaces are part of the following piece, bytes fall back to <0xNN>."""
+    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    trainer = trainers.BpeTrainer(vocab_size=360, special_tokens=["<unk>", "<s>", "</s>", *bytes_], show_progress=False)
+    tokenizer.train_from_iterator(["hello world, the numbers are 12 and 99", "he said so"] * 8, trainer)
+    state = tokenizer.to_str()
+    tokenizer = Tokenizer.from_str(state)
+    return tokenizer

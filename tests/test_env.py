@@ -1,0 +1,317 @@
+"""The scalar door, and the rules that both doors share."""
+
+import copy
+import json
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+import textgym
+from textgym import Prompt, PromptTask, Span, Task
+
+IDS = ["TextGen-v0", *(f"textgym/{target.partition(':')[2]}-v0" for target in textgym.TASKS.values())]
+
+
+def zeros(episodes):
+    return [0.0] * len(episodes)
+
+
+def make(letters, reward_fn=zeros, prompts=("a",), **kwargs):
+    return textgym.TextGenEnv(prompts=list(prompts), tokenizer=letters, reward_fn=reward_fn, **kwargs)
+
+
+def write(env, text, eos=True):
+    """Write a text; returns the last step and the rewards of all steps."""
+    actions = list(env.rules.tokenizer.encode(text)) + [env.rules.eos_token_id] * eos
+    rewards, step = [], None
+    for action in actions:
+        step = env.step(int(action))
+        rewards.append(step[1])
+    return step, rewards
+
+
+@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("observation", ["tokens", "dict"])
+def test_gymnasiums_checker_accepts_every_id_without_a_warning(env_id, observation):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gym.make(env_id, observation=observation).unwrapped)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_sb3s_checker_accepts_every_id_without_a_warning(env_id):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sb3_check_env(gym.make(env_id).unwrapped)
+
+
+def test_every_step_pays_exactly_0_and_the_last_pays_the_sum(letters):
+    env = make(letters, lambda episodes: [[0.1, -0.2, 0.3, 0.7] for _ in episodes])
+    env.reset(seed=0)
+    (_, reward, terminated, truncated, info), rewards = write(env, "abc")
+    assert rewards[:-1] == [0.0] * 3
+    assert (type(reward), type(terminated), type(truncated)) == (float, bool, bool)
+    assert (terminated, truncated) == (True, False)
+    release = textgym.release(info)
+    assert release is not None
+    assert reward == pytest.approx(float(release.token_rewards.sum(dtype=np.float64)), abs=1e-6)
+    assert release.token_rewards.tolist() == pytest.approx([0.1, -0.2, 0.3, 0.7])
+
+
+def test_a_reward_is_paid_once_not_per_token_F13(letters):
+    env = make(letters, lambda episodes: [1.0] * len(episodes), max_new_tokens=50)
+    env.reset(seed=0)
+    (_, reward, _, _, info), rewards = write(env, "a" * 50, eos=False)
+    assert sum(rewards) == reward == 1.0
+    assert np.flatnonzero(info["token_rewards"]).tolist() == [49]
+
+
+def test_observation_is_prompt_then_response_then_minus_one(letters):
+    env = make(letters, prompts=["ab"], max_new_tokens=3, max_prompt_tokens=4)
+    obs, info = env.reset(seed=0)
+    assert obs.tolist() == [2, 3, -1, -1, -1, -1, -1]
+    assert info == {}
+    later = env.step(letters.eos_token_id)[0]
+    assert later.tolist() == [2, 3, 1, -1, -1, -1, -1]
+    assert obs.tolist()[2] == -1  # arrays are fresh in every call
+
+
+def test_dict_observation_tells_the_length(letters):
+    env = make(letters, prompts=["ab"], observation="dict")
+    obs, _ = env.reset(seed=0)
+    assert obs["length"].tolist() == [2]
+    assert obs["action_mask"].shape == (len(letters),)
+    assert env.observation_space.contains(obs)
+
+
+@pytest.mark.parametrize(("eos", "text", "ended_by"), [(True, "ab", "eos"), (True, "", "eos"), (False, "abcd", "length")])
+def test_what_ended_the_episode_is_told(letters, eos, text, ended_by):
+    seen = []
+    env = make(letters, lambda episodes: [seen.extend(episodes) or 0.0], max_new_tokens=4, info_text=True)
+    env.reset(seed=0)
+    (_, _, _, _, info), _ = write(env, text, eos)
+    assert seen[0].ended_by == info["ended_by"] == ended_by
+    assert (info["text"], info["prompt"]) == (text, "a")
+
+
+def test_immediate_end_of_text_is_an_episode_of_one_token_F18(letters):
+    env = make(letters, lambda episodes: [1.0] * len(episodes))
+    env.reset(seed=0)
+    (_, reward, terminated, _, info), _ = write(env, "")
+    release = textgym.release(info)
+    assert (reward, terminated, release.num_tokens, release.token_rewards.tolist()) == (1.0, True, 1, [1.0])
+
+
+def test_stop_string_ends_at_the_token_that_completes_it_and_stays_F24():
+    tokenizer = textgym.symbol_tokenizer(["a", "b", ".x", "."])
+    env = textgym.TextGenEnv(
+        prompts=["a"], tokenizer=tokenizer, reward_fn=lambda e: [[Span(0, len(x.text), 1.0)] for x in e], stop=["b."]
+    )
+    env.rules.info_text = True
+    env.reset(seed=0)
+    assert [env.step(i)[2] for i in (2, 5, 3)] == [False, False, False]  # "a", ".", "b": not yet
+    _, reward, terminated, truncated, info = env.step(4)  # ".x" completes "b." and brings an x along
+    assert (reward, terminated, truncated) == (1.0, True, False)
+    assert (info["text"], info["ended_by"], info["num_tokens"]) == ("a.b.x", "stop", 4)  # nothing cut, nothing invented
+
+
+def test_the_task_can_end_an_episode(letters):
+    class Fixed(PromptTask):
+        def ended(self, prompt, ids):
+            return len(ids) == 2
+
+    task = Fixed(["a"], letters, zeros)
+    env = textgym.TextGenEnv(task, info_text=True)
+    env.reset(seed=0)
+    assert not env.step(2)[2]
+    assert env.step(2)[4]["ended_by"] == "task"
+
+
+def test_length_limit_terminates_or_truncates_as_the_task_says_F05(letters):
+    for limit, flags in (("terminate", (True, False)), ("truncate", (False, True))):
+        env = make(letters, max_new_tokens=2, length_limit=limit)
+        env.reset(seed=0)
+        (_, _, terminated, truncated, info), _ = write(env, "ab", eos=False)
+        assert (terminated, truncated) == flags
+        assert (info["terminated"], info["truncated"]) == flags
+        env.reset(seed=0)
+        (_, _, terminated, truncated, _), _ = write(env, "a")  # end-of-text at the limit is an end, not a cut
+        assert (terminated, truncated) == (True, False)
+
+
+def test_sampled_ids_reach_the_reward_function_as_they_are_F21(letters):
+    seen = []
+    env = make(letters, lambda episodes: [seen.extend(episodes) or 0.0])
+    env.reset(seed=0)
+    for action in (2, 0, 3, 1):  # begin-of-text in the middle disappears from the text, not from the ids F23
+        env.step(action)
+    assert seen[0].ids.tolist() == [2, 0, 3, 1]
+    assert seen[0].text == "ab"
+    with pytest.raises(ValueError, match="read-only"):
+        seen[0].ids[0] = 5
+
+
+def test_padding_that_equals_end_of_text_is_no_problem_F03():
+    """Padding is -1 in observations and a count elsewhere; no mask is ever made from token ids."""
+    tokenizer = textgym.symbol_tokenizer(["a"])
+    env = textgym.TextGenEnv(prompts=["a"], tokenizer=tokenizer, reward_fn=lambda e: [1.0] * len(e), max_new_tokens=3)
+    env.reset(seed=0)
+    obs, _, _, _, info = env.step(tokenizer.eos_token_id)
+    assert obs.tolist() == [2, 1, -1, -1]
+    release = textgym.release(info)
+    assert release.agent_mask.tolist() == [True]  # the end-of-text action is an action like any other
+    assert release.token_rewards.tolist() == [1.0]
+
+
+def test_streams_come_from_the_task_or_from_spans_but_not_both(letters):
+    spans = lambda episodes: [[Span(0, 1, 1.0, stream=1)] for _ in episodes]  # noqa: E731
+    streams = lambda episodes: [np.zeros(len(e.ids), int) for e in episodes]  # noqa: E731
+    env = make(letters, spans)
+    env.reset(seed=0)
+    assert textgym.release(write(env, "ab")[0][4]).streams.tolist() == [1, 0, 0]
+    env = make(letters, zeros, streams_fn=lambda episodes: [np.arange(len(e.ids)) for e in episodes])
+    env.reset(seed=0)
+    assert textgym.release(write(env, "ab")[0][4]).streams.tolist() == [0, 1, 2]
+    env = make(letters, spans, streams_fn=streams)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="give one of the two"):
+        write(env, "ab")
+
+
+def test_criteria_are_in_the_info_before_weighting(letters):
+    env = make(letters, lambda e: [{"short": 1.0, "long": 2.0}], weights={"long": 0.5})
+    env.reset(seed=0)
+    (_, reward, _, _, info), _ = write(env, "a")
+    assert (reward, info["criteria/short"], info["criteria/long"]) == (2.0, 1.0, 2.0)
+
+
+def test_a_reward_function_that_raises_names_the_episode(letters):
+    env = make(letters, lambda episodes: 1 / 0)
+    env.reset(seed=0)
+    with pytest.raises(ZeroDivisionError) as error:
+        write(env, "a")
+    assert "episodes [0]" in error.value.__notes__[0]
+
+
+def test_prompts_are_a_function_of_seed_and_count(letters):
+    def prompts(seed):
+        env = make(letters, prompts=list("abcdefgh"))
+        out = [env.reset(seed=seed)[0][0]]
+        return out + [env.reset()[0][0] for _ in range(9)]
+
+    assert prompts(3) == prompts(3)
+    assert prompts(3) != prompts(4)
+
+
+def test_a_seeded_neighbour_changes_nothing_F34(letters):
+    def prompts(disturb):
+        env, other = make(letters, prompts=list("abcdefgh")), make(letters, prompts=list("abcdefgh"))
+        env.reset(seed=0)
+        out = []
+        for i in range(10):
+            if disturb:
+                other.reset(seed=i)
+                np.random.seed(i)  # noqa: NPY002
+            out.append(env.reset()[0][0])
+        return out
+
+    assert prompts(True) == prompts(False)
+
+
+def test_the_environment_leaves_global_random_state_alone():
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    env = gym.make("TextGen-v0")
+    env.reset(seed=5)
+    env.step(env.action_space.sample())
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+def test_a_certain_prompt_can_be_asked_for(letters):
+    env = make(letters, max_prompt_tokens=3, info_text=True)
+    assert env.reset(options={"prompt": "cab"})[0].tolist()[:3] == [4, 2, 3]
+    assert env.reset(options={"prompt": Prompt("x", [5, 6])})[0].tolist()[:3] == [5, 6, -1]
+    with pytest.raises(ValueError, match="has 4 tokens but max_prompt_tokens is 3: 'abab'"):
+        env.reset(options={"prompt": "abab"})
+    with pytest.raises(ValueError, match="a prompt is a int"):
+        env.reset(options={"prompt": 3})
+    with pytest.raises(ValueError, match="no option 'promt'"):
+        env.reset(options={"promt": "a"})
+
+
+def test_a_sampled_prompt_that_does_not_fit_is_named_at_reset(letters):
+    class Long(Task):
+        tokenizer, max_prompt_tokens, max_new_tokens = letters, 2, 4
+
+        def sample(self, rng):
+            return Prompt("abcdef")
+
+        def rewards(self, episodes):
+            return zeros(episodes)
+
+    with pytest.raises(ValueError, match="'abcdef'"):
+        textgym.TextGenEnv(Long()).reset(seed=0)
+
+
+@pytest.mark.parametrize("action", [-1, 99, 1.5, None, "a"])
+def test_actions_that_are_no_tokens_are_refused(letters, action):
+    env = make(letters)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"allowed are whole numbers 0\.\.12"):
+        env.step(action)
+
+
+def test_stepping_without_an_episode_is_refused(letters):
+    env = make(letters)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(0)
+    env.reset(seed=0)
+    env.step(letters.eos_token_id)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"max_prompt_tokens": 1.5}, "max_prompt_tokens is 1.5"),
+        ({"length_limit": "cut"}, "'terminate' and 'truncate'"),
+        ({"weights": {"a": float("nan")}}, r"weights\['a'\]"),
+        ({"stop": [""]}, "not empty"),
+        ({"observation": "text"}, "'tokens' and 'dict'"),
+    ],
+)
+def test_wrong_options_are_refused_at_construction(letters, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(letters, **changes)
+
+
+def test_unknown_arguments_are_refused(letters):
+    with pytest.raises(TypeError, match="max_tokens"):
+        make(letters, max_tokens=3)
+
+
+def test_arguments_of_the_task_go_through_gym_make():
+    env = gym.make("textgym/NumberDuel-v0", masses=(1.0, 0.0))
+    assert env.unwrapped.rules.task.masses == (1.0, 0.0)
+    assert gym.make("TextGen-v0", task="three_sentences").unwrapped.rules.task.mass == 1.0
+    assert isinstance(gym.make("textgym:TextGen-v0").unwrapped, textgym.TextGenEnv)
+
+
+def test_specs_deep_copy_and_survive_json():
+    env = gym.make("TextGen-v0", task="textgym.tasks.number_duel:NumberDuel", numerals="digits")
+    spec = gym.envs.registration.EnvSpec.from_json(env.spec.to_json())
+    assert json.loads(env.spec.to_json())["kwargs"]["numerals"] == "digits"
+    assert gym.make(spec).unwrapped.rules.task.numerals == "digits"
+    copy.deepcopy(env.spec)
+
+
+def test_abandoned_episodes_do_not_give_their_number_to_the_next(letters):
+    env = make(letters)
+    env.reset(seed=0)
+    env.reset()
+    assert write(env, "a")[0][4]["episode_id"] == 1

@@ -1,0 +1,23 @@
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+from textgym import Prompt, Span
+from textgym.episode import read_only
+
+
+def test_reward_functions_cannot_write_into_an_episode(make_episode):
+    array = read_only(np.zeros(3))
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_episode().text = "other"
+
+
+def test_prompts_and_spans_cross_process_borders():
+    prompt = Prompt("a", np.array([1, 2]), {"answer": 3})
+    back = pickle.loads(pickle.dumps(prompt))  # noqa: S301
+    assert (back.text, back.metadata) == ("a", {"answer": 3})
+    assert pickle.loads(pickle.dumps(Span(0, 1, 2.0))) == Span(0, 1, 2.0)  # noqa: S301

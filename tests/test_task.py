@@ -1,0 +1,146 @@
+import textgym
+import numpy as np
+import pytest
+
+from textgym import Prompt, PromptTask, RewardForm, Task, resolve_name, resolve_task
+from textgym.task import encode_prompt
+from textgym.tasks.number_duel import NumberDuel
+
+
+class Tiny(Task):
+    """A task as a user writes it."""
+
+    def __init__(self, tokenizer=None, mass=1.0):
+        self.tokenizer = tokenizer or textgym.symbol_tokenizer(["a", "b"])
+        self.mass = mass
+
+    def sample(self, rng):
+        return Prompt("a")
+
+    def rewards(self, episodes):
+        return [self.mass] * len(episodes)
+
+
+@pytest.mark.parametrize(
+    "name", ["number_duel", "textgym/NumberDuel-v0", "TextGen-v0", "textgym:TextGen-v0", "textgym.tasks.number_duel:NumberDuel"]
+)
+def test_every_kind_of_name_gives_the_same_task(name):
+    task = resolve_task(name, masses=(1.0, 0.0))
+    assert isinstance(task, NumberDuel)
+    assert task.masses == (1.0, 0.0)
+
+
+def test_classes_factories_and_objects_are_tasks():
+    assert resolve_task(Tiny, mass=2.0).mass == 2.0
+    assert resolve_task(lambda **kwargs: Tiny(**kwargs), mass=3.0).mass == 3.0
+    task = Tiny()
+    assert resolve_task(task) is task
+    assert resolve_task(f"{__name__}:Tiny").mass == 1.0
+
+
+def test_unknown_names_say_what_there_is():
+    with pytest.raises(ValueError, match="Did you mean 'number_duel'"):
+        resolve_task("number_dual")
+    with pytest.raises(ValueError, match="no module 'nowhere'"):
+        resolve_name("nowhere:Task")
+    with pytest.raises(ValueError, match="Did you mean 'NumberDuel'"):
+        resolve_name("textgym.tasks.number_duel:NumberDuell")
+    with pytest.raises(ValueError, match="'module:Name'"):
+        resolve_name("textgym")
+
+
+def test_objects_that_are_no_tasks_say_what_they_lack():
+    class NoRewards:
+        tokenizer = None
+
+    with pytest.raises(TypeError, match=r"lacks .*rewards.*textgym\.Task"):
+        resolve_task(NoRewards())
+    with pytest.raises(TypeError, match="takes no arguments"):
+        resolve_task(Tiny(), mass=2.0)
+
+
+def test_an_object_with_all_members_needs_no_base_class():
+    class Structural:
+        tokenizer = textgym.symbol_tokenizer(["a"])
+        max_prompt_tokens, max_new_tokens, stop, length_limit, weights, causal_streams = 1, 2, (), "terminate", {}, True
+
+        def sample(self, rng): ...
+        def rewards(self, episodes): ...
+        def streams(self, episodes): ...
+        def ended(self, prompt, ids): ...
+        def success(self, episode): ...
+        def score(self, episodes): ...
+        def metrics(self, episodes): ...
+        def demonstrations(self, rng, count): ...
+
+    assert isinstance(resolve_task(Structural()), Structural)
+
+
+def test_empty_prompt_starts_from_begin_of_text(letters):
+    assert np.asarray(encode_prompt(Prompt(""), letters).ids).tolist() == [letters.bos_token_id]
+    assert np.asarray(encode_prompt(Prompt("ab"), letters).ids).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("ids", [[], [99], [-1], [[1]]])
+def test_prompt_ids_that_are_no_tokens_are_refused(letters, ids):
+    with pytest.raises(ValueError, match="allowed are one or more of"):
+        encode_prompt(Prompt("x", ids), letters)
+
+
+def test_prompt_task_checks_its_prompts_at_construction(letters):
+    with pytest.raises(ValueError, match=r"prompt 1 has 4 tokens but max_prompt_tokens is 2: 'abab'"):
+        PromptTask(["a", "abab"], letters, lambda e: [0.0] * len(e), max_prompt_tokens=2)
+    with pytest.raises(ValueError, match="at least one"):
+        PromptTask([], letters, lambda e: [])
+    with pytest.raises(ValueError, match="at least one"):
+        PromptTask("a prompt", letters, lambda e: [])
+    with pytest.raises(ValueError, match="a int"):
+        PromptTask([3], letters, lambda e: [])
+
+
+def test_prompt_task_calls_what_the_user_gave(letters, make_episode):
+    task = PromptTask(
+        ["a", Prompt("b", metadata={"answer": 1})],
+        letters,
+        lambda episodes: [2.0] * len(episodes),
+        lambda episodes: [[1] * len(e.ids) for e in episodes],
+        success_fn=lambda episode: episode.text == "ab cd",
+        demonstrations=[("a", "b")],
+    )
+    episode = make_episode()
+    assert task.max_prompt_tokens == 1
+    assert task.rewards([episode]) == [2.0]
+    assert task.streams([episode]) == [[1] * 5]
+    assert task.success(episode)
+    assert task.score([episode, make_episode("x")]) == 0.5
+    rng = np.random.default_rng(0)
+    assert {task.sample(rng).text for _ in range(20)} == {"a", "b"}
+    assert [text for _, text in task.demonstrations(rng, 3)] == ["b"] * 3
+    assert PromptTask(["a"], letters, lambda e: []).demonstrations(rng, 3) == []
+
+
+def test_reward_forms_keep_each_sum_and_change_the_rest():
+    duel = NumberDuel()
+    env = textgym.TextGenEnv(duel)
+    env.reset(seed=0)
+    for action in duel.tokenizer.encode("A: 12\nB: ca\n"):
+        env.step(int(action))
+    info = env.step(duel.tokenizer.eos_token_id)[4]
+    forms = {(form, streams): _played(RewardForm(duel, form, streams)) for form in ("tokens", "scalar") for streams in (True, False)}
+    original = textgym.release(info)
+    assert forms["tokens", True].token_rewards.tolist() == original.token_rewards.tolist()
+    assert forms["tokens", True].streams.tolist() == original.streams.tolist()
+    assert forms["tokens", False].token_rewards.tolist() == original.token_rewards.tolist()
+    assert set(forms["tokens", False].streams) == {0}
+    assert np.flatnonzero(forms["scalar", True].token_rewards).tolist() == []  # +1 - 1
+    assert len({float(release.token_rewards.sum()) for release in forms.values()}) == 1
+    with pytest.raises(ValueError, match="'tokens' and 'scalar'"):
+        RewardForm(duel, "dense")
+
+
+def _played(task):
+    env = textgym.TextGenEnv(task)
+    env.reset(seed=0)
+    for action in task.tokenizer.encode("A: 12\nB: ca\n"):
+        env.step(int(action))
+    return textgym.release(env.step(task.tokenizer.eos_token_id)[4])

@@ -1,0 +1,176 @@
+import copy
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from textgym import TextTokenizer, symbol_tokenizer
+
+
+def hold(tokenizer: TextTokenizer, ids: list[int]) -> list[str]:
+    text, offsets = tokenizer.offsets(ids)
+    assert text == tokenizer.decode(ids)
+    return [text[start:end] for start, end in offsets]
+
+
+def test_symbols_encode_to_themselves_and_join(letters):
+    ids = letters.encode("abba. a\n")
+    assert letters.decode(ids) == "abba. a\n"
+    assert len(ids) == 8
+    assert (letters.bos_token_id, letters.eos_token_id) == (0, 1)
+
+
+def test_longest_symbol_is_taken_first():
+    tokenizer = symbol_tokenizer([" a", " ab", "."])
+    assert tokenizer.encode(" ab a.").tolist() == [3, 2, 4]
+
+
+def test_unknown_text_is_an_error_not_a_silent_drop(letters):
+    with pytest.raises(Exception, match="UNK"):
+        letters.encode("abz")
+
+
+def test_builtin_tokenizer_loads_with_auto_tokenizer(letters, tmp_path):
+    letters.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert (loaded.eos_token_id, loaded.bos_token_id, len(loaded)) == (1, 0, len(letters))
+    assert loaded.encode("ab.", add_special_tokens=False) == letters.encode("ab.").tolist()
+    assert loaded.decode([2, 3, 1]) == letters.backend.decode([2, 3, 1], skip_special_tokens=False)
+
+
+def test_sampled_ids_are_never_re_encoded_F21(byte_bpe):
+    tokenizer = TextTokenizer(byte_bpe, eos_token_id=0)
+    h, e, ll, o = (byte_bpe.token_to_id(piece) for piece in ("h", "e", "ll", "o"))
+    sampled = [h, e, *([ll] if ll is not None else [byte_bpe.token_to_id("l")] * 2), o]
+    text, offsets = tokenizer.offsets(sampled)
+    assert text == "hello"
+    assert byte_bpe.encode("hello").ids != sampled  # encoding again would give other tokens
+    assert len(offsets) == len(sampled)
+
+
+def test_begin_of_text_is_not_inserted_by_encoding_F22():
+    from tokenizers.processors import TemplateProcessing
+
+    backend = copy.deepcopy(symbol_tokenizer(list("ab")).backend)
+    backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    assert backend.encode("ab").ids == [0, 2, 3]
+    assert TextTokenizer(backend, eos_token_id=1).encode("ab").tolist() == [2, 3]
+
+
+def test_special_tokens_in_the_middle_keep_their_place_F23(letters):
+    assert hold(letters, [2, 0, 3, 1]) == ["a", "", "b", ""]
+    _, offsets = letters.offsets([2, 0, 3, 1])
+    assert offsets.tolist() == [[0, 1], [1, 1], [1, 2], [2, 2]]
+
+
+def test_tokens_that_share_a_character_all_hold_it_F25(byte_bpe):
+    tokenizer = TextTokenizer(byte_bpe, eos_token_id=0)
+    alphabet = {byte: byte_bpe.token_to_id(piece) for byte, piece in _byte_pieces().items()}
+    smile = [alphabet[byte] for byte in "😀".encode()]
+    a = byte_bpe.token_to_id("a")
+    assert hold(tokenizer, [a, *smile, a]) == ["a", "😀", "😀", "😀", "😀", "a"]
+    assert hold(tokenizer, [smile[0], a]) == ["\ufffd", "a"]  # bytes that never become a character
+    assert hold(tokenizer, [a, smile[0], smile[1]]) == ["a", "\ufffd", "\ufffd"]  # cut in the middle of one
+    assert hold(tokenizer, smile[1:]) == ["\ufffd"] * 3  # leading replacement characters
+
+
+def test_leading_space_of_the_first_piece_is_not_counted_F25(metaspace_bpe):
+    tokenizer = TextTokenizer(metaspace_bpe, eos_token_id=2)
+    ids = tokenizer.encode("he said").tolist()
+    assert "".join(hold(tokenizer, ids)) == "he said"
+
+
+def _byte_pieces() -> dict[int, str]:
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(rest)}
+
+
+def check_offsets(tokenizer: TextTokenizer, ids: list[int]) -> None:
+    text, offsets = tokenizer.offsets(ids)
+    assert text == tokenizer.decode(ids)
+    assert offsets.tolist() == tokenizer._offsets_by_prefix(ids, text).tolist()  # the fast way agrees with the definition
+    starts, ends = offsets.T
+    assert (0 <= starts).all()
+    assert (starts <= ends).all()
+    assert (ends <= len(text)).all()
+    assert (np.diff(ends) >= 0).all()
+    covered = np.zeros(len(text), dtype=bool)
+    for start, end in offsets:
+        covered[start:end] = True
+    assert covered.all()  # no character without a token
+    special = np.array([i in tokenizer.special_ids for i in ids], dtype=bool)
+    assert (starts[special] == ends[special]).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_offsets_cover_random_samples_of_byte_level_bpe(byte_bpe, data):
+    ids = data.draw(st.lists(st.integers(0, byte_bpe.get_vocab_size() - 1), max_size=24))
+    check_offsets(TextTokenizer(byte_bpe, eos_token_id=0), ids)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_offsets_cover_random_samples_with_leading_spaces_and_byte_fallback(metaspace_bpe, data):
+    ids = data.draw(st.lists(st.integers(0, metaspace_bpe.get_vocab_size() - 1), max_size=24))
+    check_offsets(TextTokenizer(metaspace_bpe, eos_token_id=2), ids)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(max_size=20))
+def test_offsets_of_any_text_join_to_it(byte_bpe, text):
+    tokenizer = TextTokenizer(byte_bpe, eos_token_id=0)
+    check_offsets(tokenizer, tokenizer.encode(text).tolist())
+    assert tokenizer.offsets(tokenizer.encode(text))[0] == text
+
+
+def test_tokenizer_without_end_of_text_is_refused_at_construction():
+    backend = Tokenizer(models.WordLevel({"a": 0}))
+    with pytest.raises(ValueError, match="no end-of-text token"):
+        TextTokenizer(backend)
+    with pytest.raises(ValueError, match="no end-of-text token"):
+        TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend))
+
+
+def test_tokenizer_without_a_decoder_of_its_own_is_refused():
+    with pytest.raises(TypeError, match="Tokenizer"):
+        TextTokenizer(object())
+
+
+def test_tokenizer_that_cuts_texts_is_refused(letters):
+    backend = copy.deepcopy(letters.backend)
+    backend.enable_truncation(3)
+    with pytest.raises(ValueError, match="no_truncation"):
+        TextTokenizer(backend, eos_token_id=1)
+
+
+def test_special_ids_outside_the_vocabulary_are_refused(letters):
+    with pytest.raises(ValueError, match="eos_token_id is 99"):
+        TextTokenizer(letters, eos_token_id=99)
+
+
+def test_vocabulary_with_holes_is_refused():
+    with pytest.raises(ValueError, match="holes"):
+        TextTokenizer(Tokenizer(models.WordLevel({"a": 0, "b": 5})), eos_token_id=0)
+
+
+def test_tokenizer_copies_as_itself(letters):
+    assert copy.deepcopy({"t": letters})["t"] is letters
+
+
+def test_candidates_for_stop_strings_miss_none(byte_bpe, letters):
+    table = letters.may_complete(["b.", "\n"])
+    assert [letters.piece(i) for i in np.flatnonzero(table)] == [".", "\n"]
+    tokenizer = TextTokenizer(byte_bpe, eos_token_id=0)
+    table = tokenizer.may_complete(["rs"])
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        ids = rng.integers(0, len(tokenizer), size=12).tolist()
+        before = [tokenizer.decode(ids[:i]) for i in range(13)]
+        for i in range(12):
+            if before[i + 1].count("rs") > before[i].count("rs"):
+                assert table[ids[i]]
