@@ -188,7 +188,7 @@ class TextTokenizer:
         path.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(path / "tokenizer.json"))
         config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
+            "tokenizer_class": "TokenizersBackend",
             "eos_token": self.backend.id_to_token(self.eos_token_id),
             "bos_token": self.backend.id_to_token(self.bos_token_id),
         }

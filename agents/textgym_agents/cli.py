@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from transformers.utils import logging as transformers_logging
+
 from textgym import resolve_name
 from textgym.tasks import TASKS
 from textgym.view.terminal import token_heatmap
@@ -28,13 +30,14 @@ _LIVE = ("loss", "score", "return", "success", "first", "second")
 def main(args: list[str] | None = None) -> None:
     """Run the command line."""
     sys.path.insert(0, os.getcwd())  # "module:Name" finds the user's own files, as `python -m` would
+    transformers_logging.disable_progress_bar()  # ours is the only bar
     command = tyro.extras.SubcommandApp()
     command.command(name="train")(_train)
     command.command(name="tasks")(_tasks)
     command.command(name="bench")(_bench)
     try:
         command.cli(prog="textgym", description="Learn from rewards given to parts of a generated text.", args=args)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         if os.environ.get("TEXTGYM_TRACEBACK"):
             raise
         Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, markup=True)
@@ -106,9 +109,10 @@ def _print_run(run: Run, console: Console) -> None:
     for name, before in run.before.items():
         table.add_row(name, _figure(before), _figure(run.after[name]))
     console.print(table)
-    console.print("what the trained policy writes, each token on the colour of its reward:")
-    for episode, release in run.examples:
-        console.print(token_heatmap(episode, release, run.tokenizer))
+    for when, examples in (("before", run.examples_before), ("after", run.examples_after)):
+        console.print(f"written {when}, each token on the colour of its reward:")
+        for episode, release in examples:
+            console.print("  ", token_heatmap(episode, release, run.tokenizer))
     console.print(f"run folder: {run.folder}", highlight=False)
 
 

@@ -44,7 +44,8 @@ class ActorCritic(nn.Module):
         self.vocab_size = tokenizer.vocab_size
         self.context_length = context_length
         hidden = _head(lm).weight.shape[1]
-        self.value_head = nn.Linear(hidden, 1, dtype=lm.dtype, device=lm.device)
+        # Starts at 0, so that no random number is drawn and the first advantages are the returns themselves.
+        self.value_head = nn.utils.skip_init(nn.Linear, hidden, 1, dtype=lm.dtype, device=lm.device)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         _probe(self)

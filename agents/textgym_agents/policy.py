@@ -61,7 +61,7 @@ class CausalLMPolicy:
         self._row_of[slots] = -1
         self._cached[slots] = 0
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def act(self, obs: Any, slots: Sequence[int] | np.ndarray) -> Step:
         """Sample the next token of each of ``slots``.
 

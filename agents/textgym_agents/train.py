@@ -10,9 +10,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
+import tyro
 from gymnasium.vector import AutoresetMode
 
 from textgym import Episode, Release, RewardForm, Task, TextGenVectorEnv, TextTokenizer, resolve_task
@@ -24,14 +26,23 @@ from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.warmup import warm_up
 
 
+_JSON = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="JSON",
+    instance_from_str=lambda args: json.loads(args[0]),
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda value: [json.dumps(value)],
+)
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """A run; every field is an option of ``textgym train``."""
 
     task: Any = "number_duel"
     """Environment id, short name, "module:Name", or (from Python) a task object."""
-    task_args: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the task's constructor."""
+    task_args: Annotated[dict[str, Any], _JSON] = field(default_factory=dict)
+    """Arguments of the task's constructor, as a JSON object."""
     agent: Any = "ppo"
     """Short name, "module:Name", entry point of the group textgym.agents, or (from Python) an agent class."""
     model: str = "tiny"
@@ -84,7 +95,9 @@ class Run:
     """Figures of the trained policy."""
     seconds: float
     """Wall-clock time of the run."""
-    examples: list[tuple[Episode, Release]]
+    examples_before: list[tuple[Episode, Release]]
+    """A few episodes of the warmed-up model."""
+    examples_after: list[tuple[Episode, Release]]
     """A few episodes of the trained policy."""
     tokenizer: TextTokenizer
     """The task's tokenizer."""
@@ -105,7 +118,8 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     folder = _make_folder(config, task)
     # 2) warm-up: the form of the task's texts, not yet its goal
     warm_up_policy(config, task, policy, reporter)
-    before = judge(task, _play(config, task, policy, device))
+    played_before = _play(config, task, policy, device)
+    before = judge(task, played_before)
     agent = _build_agent(config, policy)
     # 3) learn
     envs = TextGenVectorEnv(
@@ -127,7 +141,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     after = judge(task, played)
     seconds = time.perf_counter() - start
     _write_json(folder / "result.json", {"before": before, "after": after, "seconds": seconds})
-    return Run(folder, before, after, seconds, played[:4], TextTokenizer(task.tokenizer))
+    return Run(folder, before, after, seconds, played_before[:4], played[:4], policy.model.tokenizer)
 
 
 def build_task(config: TrainConfig) -> Task:
@@ -153,8 +167,6 @@ def build_policy(config: TrainConfig, task: Task, device: str) -> CausalLMPolicy
 
 def warm_up_policy(config: TrainConfig, task: Task, policy: CausalLMPolicy, reporter: Reporter) -> None:
     """Warm the policy up where the run asks for it and the task has demonstrations."""
-    import numpy as np
-
     if config.warmup_steps == 0 or not task.demonstrations(np.random.default_rng(0), 1):
         return
     reporter.phase("warm-up", config.warmup_steps)

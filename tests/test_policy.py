@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+from agent_kit import CONTEXT, SHAPES, build_lm
+
+from textgym_agents import ActorCritic, CausalLMPolicy
+
+
+def make(letters, shape="gpt2", num_slots=4, **kwargs):
+    return CausalLMPolicy(ActorCritic(build_lm(shape, len(letters)), letters, CONTEXT), num_slots, **kwargs)
+
+
+def observe(texts):
+    obs = np.full((len(texts), CONTEXT), -1)
+    for row, text in zip(obs, texts, strict=True):
+        row[: len(text)] = text
+    return obs
+
+
+def check(policy, texts, slots, step):
+    """Log-probs and values of a step are those of a plain forward pass."""
+    for i, slot in enumerate(slots):
+        with torch.no_grad():
+            logits = policy.model.lm(input_ids=torch.tensor([texts[slot]])).logits[0, -1]
+        expected = (logits[: policy.model.vocab_size] / policy.temperature).log_softmax(-1)
+        assert step.logprobs[i].item() == pytest.approx(expected[step.tokens[i]].item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logprobs_of_sampled_tokens_equal_a_plain_forward_through_refills_and_gaps(letters, shape):
+    policy = make(letters, shape, num_slots=6, temperature=0.7)
+    rng = np.random.default_rng(0)
+    texts = {slot: rng.integers(len(letters), size=rng.integers(1, 6)).tolist() for slot in range(6)}
+    for _ in range(60):
+        slots = np.sort(rng.choice(list(texts), size=rng.integers(1, len(texts) + 1), replace=False))
+        step = policy.act(observe([texts[slot] for slot in slots]), slots)
+        check(policy, texts, slots, step)
+        for slot, token in zip(slots.tolist(), step.tokens.tolist(), strict=True):
+            texts[slot].append(token)
+            if rng.random() < 0.1 and len(texts[slot]) < CONTEXT - 4:
+                texts[slot] += rng.integers(len(letters), size=2).tolist()  # a reply, several tokens at once
+            if len(texts[slot]) >= CONTEXT - 2 or rng.random() < 0.15:
+                policy.reset_slots([slot])
+                if rng.random() < 0.4 and len(texts) > 1:
+                    del texts[slot]  # the slot stays empty for a while
+                else:
+                    texts[slot] = rng.integers(len(letters), size=rng.integers(1, 6)).tolist()
+        for slot in range(6):
+            if slot not in texts and rng.random() < 0.2:
+                texts[slot] = rng.integers(len(letters), size=3).tolist()
+
+
+def test_act_and_evaluate_agree_on_the_same_text(letters):
+    policy = make(letters, "llama", num_slots=2, temperature=1.3)
+    torch.nn.init.normal_(policy.model.value_head.weight)
+    texts, logprobs, values = [[2, 3], [4, 5, 6]], [[], []], [[], []]
+    for _ in range(6):
+        step = policy.act(observe(texts), [0, 1])
+        for i in (0, 1):
+            texts[i].append(int(step.tokens[i]))
+            logprobs[i].append(float(step.logprobs[i]))
+            values[i].append(float(step.values[i]))
+    ids = torch.from_numpy(observe(texts)).clamp(min=0)
+    got = policy.evaluate(ids, torch.tensor([2, 3]), torch.ones(2, 6, dtype=torch.bool))
+    assert torch.allclose(got[0], torch.tensor(logprobs), atol=1e-4)
+    assert torch.allclose(got[1], torch.tensor(values), atol=1e-4)
+
+
+def test_sampling_follows_the_distribution(letters):
+    policy = make(letters, num_slots=4000)
+    texts = [[2, 3]] * 4000
+    step = policy.act(observe(texts), np.arange(4000))
+    with torch.no_grad():
+        probs = policy.model.lm(input_ids=torch.tensor([[2, 3]])).logits[0, -1].softmax(-1)
+    share = torch.bincount(step.tokens, minlength=len(letters)) / 4000
+    assert (share - probs).abs().max() < 4 * float((probs * (1 - probs) / 4000).max().sqrt())
+
+
+def test_no_id_beyond_the_tokenizer_is_ever_sampled_F28(letters):
+    lm = build_lm("gpt2", len(letters) + 50)
+    with torch.no_grad():
+        lm.transformer.wte.weight[len(letters) :] *= 50  # padding rows that a careless sampler would love
+    policy = CausalLMPolicy(ActorCritic(lm, letters, CONTEXT), 500)
+    step = policy.act(observe([[2]] * 500), np.arange(500))
+    assert int(step.tokens.max()) < len(letters)
+    assert torch.isfinite(step.logprobs).all()
+
+
+def test_the_same_seed_samples_the_same_tokens_whatever_global_state(letters):
+    out = []
+    for noise in (0, 1):
+        torch.manual_seed(noise)
+        out.append(make(letters, seed=5).act(observe([[2]] * 4), range(4)).tokens.tolist())
+    before = torch.get_rng_state()
+    make(letters, seed=6).act(observe([[2]] * 4), range(4))
+    assert out[0] == out[1]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_text_that_fills_the_context_still_has_a_value(letters):
+    policy = make(letters, num_slots=1)
+    text = [2] * (CONTEXT - 1)
+    policy.act(observe([text]), [0])
+    step = policy.act(observe([[*text, 3]]), [0])
+    check(policy, {0: [*text, 3]}, [0], step)
+
+
+def test_forgetting_reset_slots_is_told(letters):
+    policy = make(letters)
+    policy.act(observe([[2, 3, 4]]), [1])
+    with pytest.raises(ValueError, match="slot 1 has 2 tokens but 3 were seen before; call reset_slots"):
+        policy.act(observe([[2, 3]]), [1])
+
+
+def test_temperature_must_be_above_0(letters):
+    with pytest.raises(ValueError, match="temperature is 0"):
+        make(letters, temperature=0)

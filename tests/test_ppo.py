@@ -1,0 +1,238 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from agent_kit import CONTEXT, build_lm
+from gymnasium.vector import AutoresetMode
+
+import textgym
+from textgym import PromptTask, Task
+from textgym_agents import PPO, ActorCritic, CausalLMPolicy, PPOConfig, collect, tiny_gpt2, warm_up
+from textgym_agents.evaluate import judge, play
+from textgym_agents.returns import stream_gae
+from textgym_agents.rollout import Rollout
+
+SMALL = {"episodes_per_update": 8, "minibatch_episodes": 4, "epochs": 2}
+
+
+def setup(letters, reward_fn=lambda e: [float(x.text.count("a")) for x in e], seed=0, config=None, **kwargs):
+    task = PromptTask(["a", "bcd"], letters, reward_fn, **{"max_new_tokens": 8, **kwargs})
+    policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 4, seed=seed)
+    envs = textgym.TextGenVectorEnv(4, task, autoreset_mode=AutoresetMode.DISABLED, output="torch", keep_episodes=True)
+    envs.reset(seed=seed)
+    return PPO(policy, PPOConfig(**{**SMALL, **(config or {})}), seed=seed), envs
+
+
+def weights(agent):
+    return torch.cat([p.detach().flatten().clone() for p in agent.policy.model.parameters()])
+
+
+def test_an_update_moves_the_policy_and_reports_its_figures(letters):
+    agent, envs = setup(letters)
+    before, seen = weights(agent), []
+    agent.learn(envs, 16, seen.append)
+    assert not torch.equal(before, weights(agent))
+    assert [figures["update"] for figures in seen] == [1, 2]
+    assert [figures["episodes"] for figures in seen] == [8, 16]
+    assert all(math.isfinite(value) for figures in seen for key, value in figures.items() if key != "explained_variance")
+
+
+def test_the_first_minibatch_starts_at_ratio_1(letters):
+    agent, envs = setup(letters, config={"epochs": 1, "minibatch_episodes": 8})
+    figures = agent.update(envs)
+    assert figures["approx_kl"] == pytest.approx(0, abs=1e-6)
+    assert figures["clip_fraction"] == 0
+
+
+def test_the_same_seed_gives_the_same_weights(letters):
+    out = []
+    for noise in (0, 1):
+        torch.manual_seed(noise)
+        np.random.seed(noise)  # noqa: NPY002
+        agent, envs = setup(letters, seed=3)
+        agent.learn(envs, 16)
+        out.append(weights(agent))
+    assert torch.equal(*out)
+
+
+def test_a_constant_mass_gives_finite_updates_F10(letters):
+    agent, envs = setup(letters, lambda e: [[0.3, *[0.0] * (len(x.ids) - 2), 0.7] if len(x.ids) > 1 else [1.0] for x in e])
+    agent.learn(envs, 24)
+    assert torch.isfinite(weights(agent)).all()
+
+
+def test_a_collection_of_one_episode_and_one_token_gives_finite_updates_F11(letters):
+    task = PromptTask(["a"], letters, lambda e: [1.0] * len(e), max_new_tokens=1)
+    policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 1)
+    envs = textgym.TextGenVectorEnv(1, task, autoreset_mode=AutoresetMode.DISABLED, output="torch")
+    envs.reset(seed=0)
+    PPO(policy, PPOConfig(episodes_per_update=1, minibatch_episodes=1)).learn(envs, 3)
+    assert all(torch.isfinite(p).all() for p in policy.model.parameters())
+
+
+def test_end_of_text_is_learned_like_any_other_action_F03(letters):
+    """Short texts pay; the only way to shorten a text is the end-of-text action, whose id is also the padding's elsewhere."""
+    agent, envs = setup(
+        letters,
+        lambda e: [-float(len(x.ids)) for x in e],
+        config={"episodes_per_update": 64, "minibatch_episodes": 32, "learning_rate": 3e-3},
+    )
+    lengths = []
+    agent.learn(envs, 64 * 12, lambda figures: lengths.append(figures["tokens"]))
+    assert lengths[0] > 4
+    assert lengths[-1] < 1.5
+
+
+def test_the_penalty_for_leaving_the_reference_keeps_the_policy_near_it(letters):
+    distance = {}
+    for kl_coef in (0.001, 5.0):
+        agent, envs = setup(
+            letters, config={"kl_coef": kl_coef, "episodes_per_update": 32, "learning_rate": 3e-3, "whiten_advantages": False}
+        )
+        reference = weights(agent)
+        seen = []
+        agent.learn(envs, 32 * 10, seen.append)
+        assert torch.equal(reference, torch.cat([p.flatten() for p in agent.reference.parameters()]))  # it stays frozen
+        assert seen[0]["ref_kl"] == pytest.approx(0, abs=1e-5)
+        distance[kl_coef] = abs(seen[-1]["ref_kl"])
+    assert distance[5.0] < distance[0.001] / 3
+
+
+def test_target_kl_stops_an_update_early(letters):
+    steps = []
+    for target in (None, 1e-9):
+        agent, envs = setup(letters, config={"target_kl": target, "epochs": 10, "learning_rate": 1e-2})
+        count = []
+        original = agent._step
+        agent._step = lambda *args, run=original, log=count: log.append(1) or run(*args)
+        agent.update(envs)
+        steps.append(len(count))
+    assert steps[0] == 20
+    assert steps[1] < 20
+
+
+def test_what_is_not_finite_is_named_before_any_weight_moves_F15(letters):
+    agent, envs = setup(letters)
+    with torch.no_grad():
+        agent.policy.model.value_head.bias.fill_(float("nan"))
+    before = weights(agent)
+    with pytest.raises(ValueError, match="values of row 0 of the collection are not finite"):
+        agent.update(envs)
+    assert torch.equal(before, weights(agent)) or bool(torch.isnan(before).any())
+    agent, envs = setup(letters)
+    original = agent.policy.model.forward
+    agent.policy.model.forward = lambda *args: tuple(x * float("inf") for x in original(*args))
+    before = weights(agent)
+    with pytest.raises(FloatingPointError, match=r"the loss is .* on episodes \["):
+        agent.update(envs)
+    assert torch.equal(before, weights(agent))
+
+
+def test_streams_that_are_not_causal_warn_below_lambda_1(letters):
+    agent, envs = setup(letters, causal_streams=False, config={"gae_lambda": 0.9})
+    with pytest.warns(UserWarning, match="streams are not causal"):
+        agent.learn(envs, 8)
+
+
+def test_a_budget_below_one_update_is_refused(letters):
+    agent, envs = setup(letters)
+    with pytest.raises(ValueError, match="less than one update of 8"):
+        agent.learn(envs, 7)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"epochs": 0}, {"gamma": 1.1}, {"gae_lambda": -0.1}, {"clip_coef": 0.0}, {"kl_coef": -1.0}, {"target_kl": 0.0}],
+)
+def test_wrong_options_are_refused(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        PPOConfig(**changes)
+
+
+def test_saved_agents_load(letters, tmp_path):
+    agent, envs = setup(letters)
+    agent.learn(envs, 8)
+    agent.save(tmp_path)
+    other, _ = setup(letters, seed=9)
+    other.load(tmp_path)
+    assert torch.allclose(weights(agent), weights(other))
+
+
+class AsymmetricDuel(Task):
+    """From outside the package: one digit each, the larger wins for A, the smaller wins for B."""
+
+    max_prompt_tokens, max_new_tokens = 1, 4
+
+    def __init__(self):
+        self.tokenizer = textgym.symbol_tokenizer([*"0123456789", *"abcdefghij"])
+
+    def sample(self, rng):
+        return textgym.Prompt("")
+
+    def numbers(self, text):
+        fits = len(text) == 2 and text[0] in "0123456789" and text[1] in "abcdefghij"
+        return (int(text[0]), "abcdefghij".index(text[1])) if fits else None
+
+    def rewards(self, episodes):
+        out = []
+        for episode in episodes:
+            said = self.numbers(episode.text)
+            first = 0.0 if said is None else float(said[0] > 4.5) * 2 - 1
+            second = 0.0 if said is None else float(said[1] < said[0]) * 2 - 1
+            dense = [first, second] + [0.0] * len(episode.ids)
+            out.append(dense[: len(episode.ids)] if said else -3.0)
+        return out
+
+    def streams(self, episodes):
+        return [np.minimum(np.arange(len(e.ids)), 1) for e in episodes]
+
+    def metrics(self, episodes):
+        said = [n for n in (self.numbers(e.text) for e in episodes) if n]
+        first, second = np.mean(said, axis=0) if said else (float("nan"),) * 2
+        return {"first": first, "second": second, "well_formed": len(said) / len(episodes)}
+
+    def demonstrations(self, rng, count):
+        pairs = rng.integers(10, size=(count, 2))
+        return [(textgym.Prompt(""), f"{a}{'abcdefghij'[b]}") for a, b in pairs]
+
+
+def test_the_agent_learns_a_task_object_from_outside_the_package():
+    task = AsymmetricDuel()
+    model = ActorCritic(tiny_gpt2(len(task.tokenizer), 5), task.tokenizer, 5)
+    warm_up(model, task, steps=120)
+    policy = CausalLMPolicy(model, 128)
+    envs = textgym.TextGenVectorEnv(128, task, autoreset_mode=AutoresetMode.DISABLED, output="torch")
+    envs.reset(seed=0)
+    PPO(policy, PPOConfig(episodes_per_update=128, learning_rate=1e-3)).learn(envs, 128 * 25)
+    figures = judge(task, play(task, policy, episodes=256, num_slots=128, seed=1, device="cpu"))
+    assert figures["well_formed"] > 0.9
+    assert figures["first"] > 6.5
+    assert figures["second"] < 1.5
+
+
+def test_one_stream_hides_the_first_speakers_part_from_the_gradient_and_streams_show_it_F07():
+    """Exact on a real collection of the duel: A's tokens see A's own reward with streams, and always 0 without."""
+    duel = textgym.resolve_task("number_duel")
+    model = ActorCritic(tiny_gpt2(len(duel.tokenizer), 17), duel.tokenizer, 17)
+    warm_up(model, duel, steps=150)
+    envs = textgym.TextGenVectorEnv(64, duel, autoreset_mode=AutoresetMode.DISABLED, output="torch")
+    envs.reset(seed=0)
+    rollout = collect(envs, CausalLMPolicy(model, 64), 64)
+    good = rollout.is_success
+    assert good.float().mean() > 0.5
+
+    def reward_to_go(streams: bool, rollout: Rollout = rollout) -> torch.Tensor:
+        return stream_gae(
+            rollout.token_rewards,
+            torch.zeros_like(rollout.values),
+            rollout.streams if streams else torch.zeros_like(rollout.streams),
+            rollout.agent_mask,
+            rollout.final_values,
+            rollout.truncated,
+        )[0][good]
+
+    own = rollout.token_rewards[good, 4]
+    assert torch.equal(reward_to_go(True)[:, 0], own)
+    assert own.abs().mean() > 0.9
+    assert not reward_to_go(False)[:, 0].any()

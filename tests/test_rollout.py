@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+import torch
+from agent_kit import CONTEXT, build_lm
+from gymnasium.vector import AutoresetMode
+
+import textgym
+from textgym import PromptTask
+from textgym_agents import ActorCritic, CausalLMPolicy, Step, collect
+
+
+def task(letters, **kwargs):
+    def rewards(episodes):
+        return [[float(i) for i in range(len(e.ids))] for e in episodes]
+
+    return PromptTask(["a", "bcd", "ef"], letters, rewards, **{"max_new_tokens": 8, **kwargs})
+
+
+def envs_of(letters, num_envs, output="torch", **kwargs):
+    envs = textgym.TextGenVectorEnv(
+        num_envs, task(letters, **kwargs), autoreset_mode=AutoresetMode.DISABLED, output=output, keep_episodes=True
+    )
+    envs.reset(seed=0)
+    return envs
+
+
+class Scripted:
+    """Identifiable data: writes token 2 + slot % 8 until the text's number of response tokens is due, then end-of-text.
+
+    Log-prob and value of response token t are t and 100 + t.
+    """
+
+    def __init__(self, lengths, num_envs):
+        self.lengths = iter(lengths)
+        self.due, self.done = np.zeros(num_envs, int), np.zeros(num_envs, int)
+        self.fresh = np.ones(num_envs, bool)
+        self.started = []
+
+    def reset_slots(self, slots):
+        self.fresh[slots] = True
+
+    def act(self, obs, slots):
+        slots = np.asarray(slots)
+        for slot in slots[self.fresh[slots]]:
+            self.due[slot], self.done[slot], self.fresh[slot] = next(self.lengths), 0, False
+            self.started.append(int(slot))
+        self.done[slots] += 1
+        tokens = np.where(self.done[slots] >= self.due[slots], 1, 2 + slots % 8)
+        t = torch.from_numpy(self.done[slots] - 1).float()
+        return Step(torch.from_numpy(tokens), t, 100 + t)
+
+
+@pytest.mark.parametrize("output", ["numpy", "torch"])
+def test_every_figure_is_where_it_belongs(letters, output):
+    lengths = [3, 1, 7, 2, 5, 8, 1, 4, 6]
+    envs = envs_of(letters, 3, output)
+    rollout = collect(envs, Scripted(lengths, 3), 9)
+    by_id = {release.episode_id: episode for episode, release in envs.take_episodes()}
+    assert len(rollout) == 9
+    for row in range(9):
+        episode = by_id[int(rollout.episode_id[row])]
+        count, start = len(episode.ids), int(rollout.prompt_lengths[row])
+        assert rollout.num_tokens[row] == count
+        assert rollout.ids[row, :start].tolist() == list(episode.prompt.ids)
+        assert rollout.ids[row, start : start + count].tolist() == episode.ids.tolist()
+        assert not rollout.ids[row, start + count :].any()
+        assert rollout.token_rewards[row, :count].tolist() == list(range(count))
+        assert rollout.logprobs[row, :count].tolist() == list(range(count))
+        assert rollout.values[row, :count].tolist() == [100 + t for t in range(count)]
+        assert rollout.agent_mask[row].tolist() == [t < count for t in range(8)]
+        assert rollout.streams[row].tolist() == [0 if t < count else -1 for t in range(8)]
+        for table in (rollout.token_rewards, rollout.logprobs, rollout.values):
+            assert not table[row, count:].any()
+    assert rollout.terminated.all()
+
+
+def test_a_collection_is_the_first_episodes_started_not_finished_F37(letters):
+    lengths = [8, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+    rollout = collect(envs_of(letters, 2), Scripted(lengths, 2), 4)
+    assert rollout.num_tokens.tolist() == [8, 1, 1, 1]  # the long one started first, and is waited for
+
+
+def test_the_last_token_holds_a_scalar_reward_and_end_of_text_is_learned_F01_F03(letters):
+    envs = textgym.TextGenVectorEnv(
+        2,
+        PromptTask(["a"], letters, lambda e: [1.0] * len(e), max_new_tokens=8),
+        autoreset_mode=AutoresetMode.DISABLED,
+        output="torch",
+    )
+    envs.reset(seed=0)
+    rollout = collect(envs, Scripted([3, 5], 2), 2)
+    assert rollout.token_rewards.tolist() == [[0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]
+    for row, count in enumerate((3, 5)):
+        eos = int(rollout.prompt_lengths[row]) + count - 1
+        assert rollout.ids[row, eos] == letters.eos_token_id
+        assert rollout.agent_mask[row, count - 1]
+
+
+def test_truncated_episodes_carry_the_value_of_their_final_state_F05(letters):
+    policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 4, seed=1)
+    torch.nn.init.normal_(policy.model.value_head.weight)
+    envs = envs_of(letters, 4, length_limit="truncate", max_new_tokens=4)
+    rollout = collect(envs, policy, 12)
+    assert rollout.truncated.any()
+    assert not (rollout.truncated & rollout.terminated).any()
+    for row in range(12):
+        if not rollout.truncated[row]:
+            assert rollout.final_values[row] == 0
+            continue
+        end = int(rollout.prompt_lengths[row] + rollout.num_tokens[row])
+        with torch.no_grad():
+            hidden = policy.model.hidden(rollout.ids[row : row + 1, :end], torch.arange(end)[None])
+            assert float(rollout.final_values[row]) == pytest.approx(float(policy.model.values(hidden)[0, -1]), abs=1e-4)
+
+
+def test_logprobs_and_values_of_a_collection_equal_evaluation(letters):
+    policy = CausalLMPolicy(ActorCritic(build_lm("llama", len(letters)), letters, CONTEXT), 5, seed=2)
+    torch.nn.init.normal_(policy.model.value_head.weight)
+    rollout = collect(envs_of(letters, 5), policy, 23)
+    logprobs, values, _ = policy.evaluate(rollout.ids, rollout.prompt_lengths, rollout.agent_mask)
+    assert torch.allclose(logprobs, rollout.logprobs, atol=1e-4)
+    assert torch.allclose(values, rollout.values, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_lengths_are_distributed_as_in_one_by_one_sampling_F37(letters, factor):
+    """E = N and E = 3 N against one slot that plays one text after another; two-sample Kolmogorov-Smirnov."""
+    model = ActorCritic(build_lm("gpt2", len(letters), seed=3), letters, CONTEXT)
+    with torch.no_grad():
+        model.lm.transformer.ln_f.weight *= 0.2  # so that end-of-text comes at every length
+    prompts = {"prompts": ["a"]}
+
+    def lengths(num_envs, episodes, seed):
+        envs = textgym.TextGenVectorEnv(
+            num_envs,
+            PromptTask(prompts["prompts"], letters, lambda e: [0.0] * len(e), max_new_tokens=16),
+            autoreset_mode=AutoresetMode.DISABLED,
+            output="torch",
+        )
+        envs.reset(seed=seed)
+        policy = CausalLMPolicy(model, num_envs, seed=seed)
+        return np.concatenate([collect(envs, policy, episodes).num_tokens.numpy() for _ in range(1200 // episodes)])
+
+    one_by_one, side_by_side = lengths(1, 1200, 1), lengths(100, 100 * factor, 2)
+    assert 3 < one_by_one.mean() < 15
+    grid = np.arange(1, 17)
+    gap = np.abs((one_by_one[:, None] <= grid).mean(0) - (side_by_side[:, None] <= grid).mean(0)).max()
+    assert gap < 1.95 * np.sqrt(2 / 1200)  # the 0.1 % point
+
+
+def test_seeded_collections_repeat(letters):
+    def ids():
+        policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 3, seed=4)
+        return collect(envs_of(letters, 3), policy, 10).ids
+
+    assert torch.equal(ids(), ids())
+
+
+def test_environments_that_cannot_be_refilled_in_groups_are_refused(letters):
+    with pytest.raises(ValueError, match=r"autoreset_mode=gymnasium\.vector\.AutoresetMode\.DISABLED"):
+        collect(textgym.TextGenVectorEnv(1, task(letters)), Scripted([1], 1), 1)
+    disabled = {"autoreset_mode": AutoresetMode.DISABLED}
+    with pytest.raises(ValueError, match="without observation"):
+        collect(textgym.TextGenVectorEnv(1, task(letters), observation="dict", **disabled), Scripted([1], 1), 1)
+    with pytest.raises(ValueError, match="episodes is 2 but there are 3 slots"):
+        collect(envs_of(letters, 3), Scripted([1] * 3, 3), 2)
+
+
+def test_a_reward_function_that_raises_names_its_episodes_F17(letters):
+    envs = textgym.TextGenVectorEnv(
+        1,
+        PromptTask(["a"], letters, lambda e: [[1.0]], max_new_tokens=8),
+        autoreset_mode=AutoresetMode.DISABLED,
+        output="torch",
+    )
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match=r"reward for episode \d+ has 1 values but its response has 3 tokens"):
+        collect(envs, Scripted([3], 1), 1)

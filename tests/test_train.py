@@ -1,0 +1,130 @@
+import json
+
+import pytest
+import torch
+from agent_kit import build_lm
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from textgym.tasks.number_duel import NumberDuel
+from textgym_agents import PPOConfig
+from textgym_agents.train import Reporter, TrainConfig, build_task, pick_device, train
+
+SMALL = {
+    "updates": 2,
+    "num_slots": 8,
+    "warmup_steps": 3,
+    "eval_episodes": 8,
+    "device": "cpu",
+    "ppo": PPOConfig(episodes_per_update=8, minibatch_episodes=4, epochs=1),
+}
+
+
+class Listener(Reporter):
+    def __init__(self):
+        self.phases, self.last = [], {}
+
+    def phase(self, name, total):
+        self.phases.append((name, total))
+
+    def advance(self, done, figures):
+        self.last = {"done": done, **figures}
+
+
+def test_a_run_leaves_a_folder_that_others_can_read(tmp_path):
+    listener = Listener()
+    run = train(TrainConfig(out=tmp_path, **SMALL), listener)
+    assert listener.phases == [("warm-up", 3), ("learning", 16)]
+    assert listener.last["done"] == 16
+    assert {"score", "first", "second", "well_formed", "update_seconds"} <= set(listener.last)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["task"], config["ppo"]["epochs"], config["seed"]) == ("number_duel", 1, 0)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == [1, 2]
+    lm = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "policy")
+    prompt = torch.tensor([[tokenizer.bos_token_id]])
+    out = lm.generate(prompt, do_sample=False, max_new_tokens=3, eos_token_id=tokenizer.eos_token_id, pad_token_id=0)
+    assert isinstance(tokenizer.decode(out[0]), str)
+    assert set(load_file(tmp_path / "value_head.safetensors")) == {"weight", "bias"}
+    assert set(run.before) == set(run.after)
+    assert len(run.examples_before) == len(run.examples_after) == 4
+    assert json.loads((tmp_path / "result.json").read_text())["after"]["tokens"] == run.after["tokens"]
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path):
+    runs = [train(TrainConfig(out=tmp_path / str(i), **SMALL)) for i in range(2)]
+    assert runs[0].after["tokens"] == runs[1].after["tokens"]
+    a, b = (load_file(tmp_path / str(i) / "policy" / "model.safetensors") for i in range(2))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+def test_a_named_model_goes_the_same_way_with_its_own_tokenizer(byte_bpe, tmp_path, shape):
+    """A checkpoint on disk, its vocabulary padded beyond its tokenizer's, plays the duel through the same code."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_bpe, eos_token="<|endoftext|>", pad_token="<|pad|>")
+    lm = build_lm(shape, len(tokenizer) + 6, context=64)
+    lm.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    run = train(TrainConfig(model=str(tmp_path / "lm"), out=tmp_path / "run", **SMALL))
+    assert run.tokenizer.vocab_size == len(tokenizer)
+    assert max(int(episode.ids.max()) for episode, _ in run.examples_after) < len(tokenizer)
+    again = AutoTokenizer.from_pretrained(tmp_path / "run" / "policy")
+    assert again.encode("A: 12") == tokenizer.encode("A: 12")
+    before = AutoModelForCausalLM.from_pretrained(tmp_path / "lm").state_dict()
+    after = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "policy").state_dict()
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_model_smaller_than_its_tokenizer_is_refused_before_the_first_step(byte_bpe, tmp_path):
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_bpe, eos_token="<|endoftext|>")
+    build_lm("gpt2", len(tokenizer) - 1, context=64).save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    with pytest.raises(ValueError, match="logits but the tokenizer has"):
+        train(TrainConfig(model=str(tmp_path / "lm"), out=tmp_path / "run", **SMALL))
+    assert not (tmp_path / "run").exists()
+
+
+def test_reward_forms_and_task_arguments_reach_the_task():
+    task = build_task(TrainConfig(rewards="scalar", streams=False, task_args={"numerals": "digits"}))
+    assert task.form == "scalar"
+    assert not task.keep_streams
+    assert task.task.numerals == "digits"
+    assert isinstance(build_task(TrainConfig()), NumberDuel)
+
+
+class Quiet:
+    """An agent from outside the package; it learns nothing and says so."""
+
+    def __init__(self, policy, seed=0):
+        self.policy = policy
+
+    def learn(self, envs, budget, callback=None):
+        callback({"episodes": budget})
+
+    def save(self, folder):
+        self.policy.model.save(folder)
+
+    def load(self, folder): ...
+
+
+def test_an_agent_from_outside_gets_the_same_run_folder(tmp_path):
+    listener = Listener()
+    train(TrainConfig(agent=f"{__name__}:Quiet", out=tmp_path, **SMALL), listener)
+    assert listener.last == {"done": 16, "episodes": 16}
+    assert (tmp_path / "policy" / "config.json").exists()
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert pick_device("cpu") == "cpu"
+    if not torch.cuda.is_available():
+        assert pick_device("auto") == "cpu"
+        with pytest.raises(ValueError, match="sees no CUDA device"):
+            pick_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_collect_and_update_run_on_cuda(tmp_path):
+    run = train(TrainConfig(out=tmp_path, **{**SMALL, "device": "cuda"}))
+    assert run.after["tokens"] > 0

@@ -1,0 +1,44 @@
+import pytest
+import torch
+from agent_kit import CONTEXT, build_lm
+
+from textgym import PromptTask
+from textgym_agents import ActorCritic, warm_up
+
+
+def setup(letters, demonstrations, **kwargs):
+    task = PromptTask(["a"], letters, lambda e: [0.0] * len(e), demonstrations=demonstrations, **kwargs)
+    return ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), task
+
+
+def test_the_likelihood_of_the_demonstrations_and_their_end_rises(letters):
+    model, task = setup(letters, [("a", "bcd"), ("a", "ef")])
+    losses = []
+    last = warm_up(model, task, steps=60, batch=8, callback=lambda step, loss: losses.append(loss))
+    assert len(losses) == 60
+    assert last == losses[-1] < 0.5 < losses[0]
+    ids = torch.tensor([[2, 3, 4, 5]])
+    with torch.no_grad():
+        after = model.lm(ids).logits[0, -1].softmax(-1)
+    assert after[letters.eos_token_id] > 0.8  # "bcd" is over
+    assert not model.value_head.weight.any()
+
+
+def test_the_same_seed_draws_the_same_demonstrations(letters):
+    demonstrations = [("a", c) for c in "bcdefgh"]
+    assert len({warm_up(*setup(letters, demonstrations), steps=3, batch=2, seed=s) for s in (0, 0, 1)}) == 2
+
+
+def test_demonstrations_that_do_not_fit_are_named(letters):
+    model, task = setup(letters, [("a", "bcdefg")], max_new_tokens=4)
+    with pytest.raises(ValueError, match="demonstration has 7 tokens with its end-of-text but max_new_tokens is 4: 'bcdefg'"):
+        warm_up(model, task, steps=1)
+    model, task = setup(letters, [("abab", "b")], max_prompt_tokens=2)
+    with pytest.raises(ValueError, match="demonstration prompt has 4 tokens"):
+        warm_up(model, task, steps=1)
+
+
+def test_a_task_without_demonstrations_is_refused(letters):
+    model, task = setup(letters, [])
+    with pytest.raises(ValueError, match="has no demonstrations"):
+        warm_up(model, task, steps=1)
