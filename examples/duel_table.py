@@ -19,7 +19,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two runs share two cores
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import tyro
-
 from textgym_agents.ppo import PPOConfig
 from textgym_agents.train import TrainConfig, train
 

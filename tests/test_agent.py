@@ -1,5 +1,4 @@
 import pytest
-
 from textgym_agents import PPO, resolve_agent
 from textgym_agents import agent as agent_module
 

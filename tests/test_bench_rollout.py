@@ -1,5 +1,4 @@
 import numpy as np
-
 from textgym_agents.bench_rollout import BenchConfig, _batches, _Load, _slots, bench_rollout
 from textgym_agents.model import tiny_gpt2
 

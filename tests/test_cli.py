@@ -1,10 +1,9 @@
 import json
 
 import pytest
-
 from textgym_agents.cli import main
 
-SMALL = "--updates 1 --num-slots 8 --warmup-steps 2 --eval-episodes 8 --device cpu --episodes-per-update 8".split()
+SMALL = ["--updates=1", "--num-slots=8", "--warmup-steps=2", "--eval-episodes=8", "--device=cpu", "--episodes-per-update=8"]
 
 
 def test_train_prints_the_table_and_coloured_episodes(tmp_path, capsys):

@@ -1,16 +1,14 @@
 import pytest
 from agent_kit import CONTEXT, build_lm
-
-from textgym import PromptTask
 from textgym_agents import ActorCritic, CausalLMPolicy
 from textgym_agents.evaluate import judge, play
+
+from textgym import PromptTask
 
 
 @pytest.mark.parametrize("reward", [1.0, [0.5, 0.5]])
 def test_returns_are_sums_whatever_the_rewards_type(letters, reward):
-    task = PromptTask(
-        ["a"], letters, lambda e: [reward] * len(e), max_new_tokens=2, success_fn=lambda e: True, stop=["\n"]
-    )
+    task = PromptTask(["a"], letters, lambda e: [reward] * len(e), max_new_tokens=2, success_fn=lambda e: True, stop=["\n"])
     policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 4)
 
     class Long:

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from textgym_agents.losses import (
     explained_variance,
     kl_penalty,

@@ -1,6 +1,8 @@
 import pytest
 import torch
 from agent_kit import CONTEXT, SHAPES, build_lm
+from textgym_agents import ActorCritic, tiny_gpt2
+from textgym_agents import model as model_module
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -9,9 +11,6 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
 )
-
-from textgym_agents import ActorCritic, tiny_gpt2
-from textgym_agents import model as model_module
 
 
 def batch(count, prompt, response, vocab_size, seed=0):

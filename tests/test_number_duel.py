@@ -81,7 +81,9 @@ def test_breaking_the_grammar_is_strictly_worse_than_losing():
 
 def test_every_well_formed_text_has_the_same_sum_so_a_scalar_teaches_nothing_F07():
     task = NumberDuel()
-    sums = {float(played(task, f"A: {a}\nB: {b}\n").token_rewards.sum()) for a in ("00", "47", "99") for b in ("aa", "eh", "jj")}
+    sums = {
+        float(played(task, f"A: {a}\nB: {b}\n").token_rewards.sum()) for a in ("00", "47", "99") for b in ("aa", "eh", "jj")
+    }
     assert sums == {0.0}
 
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from agent_kit import CONTEXT, SHAPES, build_lm
-
 from textgym_agents import ActorCritic, CausalLMPolicy
 
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from agent_kit import CONTEXT, build_lm
 from gymnasium.vector import AutoresetMode
-
-import textgym
-from textgym import PromptTask, Task
 from textgym_agents import PPO, ActorCritic, CausalLMPolicy, PPOConfig, collect, tiny_gpt2, warm_up
 from textgym_agents.evaluate import judge, play
 from textgym_agents.returns import stream_gae
 from textgym_agents.rollout import Rollout
+
+import textgym
+from textgym import PromptTask, Task
 
 SMALL = {"episodes_per_update": 8, "minibatch_episodes": 4, "epochs": 2}
 
@@ -178,10 +178,11 @@ class AsymmetricDuel(Task):
         out = []
         for episode in episodes:
             said = self.numbers(episode.text)
-            first = 0.0 if said is None else float(said[0] > 4.5) * 2 - 1
-            second = 0.0 if said is None else float(said[1] < said[0]) * 2 - 1
-            dense = [first, second] + [0.0] * len(episode.ids)
-            out.append(dense[: len(episode.ids)] if said else -3.0)
+            if said is None:
+                out.append(-2.0)
+                continue
+            first_larger = float(np.sign(said[0] - said[1]))
+            out.append([first_larger, first_larger, 0.0])  # A wins with the larger number, B with the smaller
         return out
 
     def streams(self, episodes):

@@ -6,10 +6,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from conftest import build_episode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import build_episode
 from textgym import Span, resolve
 from textgym.rewards import NonCausalSplitWarning, check_streams
 

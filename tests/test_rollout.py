@@ -3,10 +3,10 @@ import pytest
 import torch
 from agent_kit import CONTEXT, build_lm
 from gymnasium.vector import AutoresetMode
+from textgym_agents import ActorCritic, CausalLMPolicy, Step, collect
 
 import textgym
 from textgym import PromptTask
-from textgym_agents import ActorCritic, CausalLMPolicy, Step, collect
 
 
 def task(letters, **kwargs):

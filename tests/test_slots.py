@@ -1,7 +1,6 @@
 import pytest
 import torch
 from agent_kit import CONTEXT, SHAPES, build_lm
-
 from textgym_agents.model import ActorCritic
 from textgym_agents.slots import SlotCache
 

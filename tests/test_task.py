@@ -1,7 +1,7 @@
-import textgym
 import numpy as np
 import pytest
 
+import textgym
 from textgym import Prompt, PromptTask, RewardForm, Task, resolve_name, resolve_task
 from textgym.task import encode_prompt
 from textgym.tasks.number_duel import NumberDuel
@@ -126,7 +126,9 @@ def test_reward_forms_keep_each_sum_and_change_the_rest():
     for action in duel.tokenizer.encode("A: 12\nB: ca\n"):
         env.step(int(action))
     info = env.step(duel.tokenizer.eos_token_id)[4]
-    forms = {(form, streams): _played(RewardForm(duel, form, streams)) for form in ("tokens", "scalar") for streams in (True, False)}
+    forms = {
+        (form, streams): _played(RewardForm(duel, form, streams)) for form in ("tokens", "scalar") for streams in (True, False)
+    }
     original = textgym.release(info)
     assert forms["tokens", True].token_rewards.tolist() == original.token_rewards.tolist()
     assert forms["tokens", True].streams.tolist() == original.streams.tolist()

@@ -94,7 +94,7 @@ def check_offsets(tokenizer: TextTokenizer, ids: list[int]) -> None:
     assert text == tokenizer.decode(ids)
     assert offsets.tolist() == tokenizer._offsets_by_prefix(ids, text).tolist()  # the fast way agrees with the definition
     starts, ends = offsets.T
-    assert (0 <= starts).all()
+    assert (starts >= 0).all()
     assert (starts <= ends).all()
     assert (ends <= len(text)).all()
     assert (np.diff(ends) >= 0).all()

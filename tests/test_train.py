@@ -4,11 +4,11 @@ import pytest
 import torch
 from agent_kit import build_lm
 from safetensors.torch import load_file
+from textgym_agents import PPOConfig
+from textgym_agents.train import Reporter, TrainConfig, build_task, pick_device, train
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from textgym.tasks.number_duel import NumberDuel
-from textgym_agents import PPOConfig
-from textgym_agents.train import Reporter, TrainConfig, build_task, pick_device, train
 
 SMALL = {
     "updates": 2,

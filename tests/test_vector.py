@@ -206,10 +206,10 @@ def test_slots_of_a_group_see_the_same_prompts(letters):
         envs = textgym.TextGenVectorEnv(
             4, task(letters), group_size=group_size, autoreset_mode=AutoresetMode.DISABLED, keep_episodes=True
         )
-        obs, _ = envs.reset(seed=3)
+        envs.reset(seed=3)
         for _ in range(5):
             envs.step(np.ones(4, dtype=int))
-            obs, _ = envs.reset()
+            envs.reset()
         return envs.take_episodes()
 
     grouped = prompts(2)

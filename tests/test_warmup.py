@@ -1,9 +1,9 @@
 import pytest
 import torch
 from agent_kit import CONTEXT, build_lm
+from textgym_agents import ActorCritic, warm_up
 
 from textgym import PromptTask
-from textgym_agents import ActorCritic, warm_up
 
 
 def setup(letters, demonstrations, **kwargs):

@@ -15,7 +15,6 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-
 from transformers.utils import logging as transformers_logging
 
 from textgym import resolve_name

@@ -25,7 +25,6 @@ from textgym_agents.policy import CausalLMPolicy
 from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.warmup import warm_up
 
-
 _JSON = tyro.constructors.PrimitiveConstructorSpec(
     nargs=1,
     metavar="JSON",

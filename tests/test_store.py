@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+
+from textgym.rules import EOS, LENGTH, RUNNING, Rules
+from textgym.store import NumpyStore
+from textgym.torch_store import TorchStore
+
+STORES = {"numpy": NumpyStore, "torch": lambda rules, n: TorchStore(rules, n, "cpu")}
+
+
+def build(letters, kind, stop=()):
+    rules = Rules(prompts=["a", "bcd"], tokenizer=letters, reward_fn=lambda e: [0.0], max_new_tokens=2, stop=stop)
+    store = STORES[kind](rules, 3)
+    store.start(np.arange(3), [np.array([2]), np.array([3, 4, 5]), np.array([2])])
+    return store
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_tokens_are_appended_at_each_texts_own_end(letters, kind):
+    store = build(letters, kind)
+    everyone = np.ones(3, dtype=bool)
+    codes, look = store.append(np.array([6, 7, 1]), everyone)
+    assert codes.tolist() == [RUNNING, RUNNING, EOS]
+    assert look is None
+    acting = np.array([True, True, False])
+    codes, _ = store.append(np.array([8, 1, -5]), acting)
+    assert codes.tolist() == [LENGTH, EOS, RUNNING]  # end-of-text at the limit is an end by end-of-text
+    assert [store.response(i).tolist() for i in range(3)] == [[6, 8], [7, 1], [1]]
+    assert np.asarray(store.observation()).tolist() == [[2, 6, 8, -1, -1], [3, 4, 5, 7, 1], [2, 1, -1, -1, -1]]
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_candidates_of_stop_strings_are_marked_where_they_act(letters, kind):
+    store = build(letters, kind, stop=["b."])
+    dot = letters.encode(".")[0]
+    _, look = store.append(np.array([dot, 3, dot]), np.array([True, True, False]))
+    assert look.tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_observations_are_copies(letters, kind):
+    store = build(letters, kind)
+    seen = store.observation()
+    store.append(np.array([6, 6, 6]), np.ones(3, dtype=bool))
+    assert np.asarray(seen).tolist()[0][1] == -1
+    response = store.response(0)
+    response[0] = 9
+    assert store.response(0).tolist() == [6]
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_new_prompt_leaves_nothing_of_the_old_text(letters, kind):
+    store = build(letters, kind)
+    store.append(np.array([6, 6, 6]), np.ones(3, dtype=bool))
+    store.start(np.array([1]), [np.array([9])])
+    assert np.asarray(store.observation())[1].tolist() == [9, -1, -1, -1, -1]
+    assert store.response(1).tolist() == []
+
+
+def test_the_torch_store_takes_and_gives_tensors(letters):
+    store = build(letters, "torch")
+    store.append(torch.tensor([6, 6, 6], dtype=torch.int32), np.ones(3, dtype=bool))
+    assert isinstance(store.observation(), torch.Tensor)
+    out = store.output({"a": np.ones(2), "b": {"c": np.array(["x"], dtype=object)}})
+    assert isinstance(out["a"], torch.Tensor)
+    assert out["b"]["c"].tolist() == ["x"]
