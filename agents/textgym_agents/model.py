@@ -43,11 +43,11 @@ class ActorCritic(nn.Module):
         self.tokenizer = tokenizer
         self.vocab_size = tokenizer.vocab_size
         self.context_length = context_length
-        hidden = _head(lm).weight.shape[1]
+        self.hidden_size: int = _head(lm).weight.shape[1]
         # Starts at 0, so that no random number is drawn and the first advantages are the returns themselves.
-        self.value_head = nn.utils.skip_init(nn.Linear, hidden, 1, dtype=lm.dtype, device=lm.device)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.value_head = nn.utils.skip_init(nn.Linear, self.hidden_size, 1, dtype=lm.dtype, device=lm.device)
+        for parameter in self.value_head.parameters():
+            nn.init.zeros_(parameter)
         _probe(self)
 
     def train(self, mode: bool = True) -> ActorCritic:

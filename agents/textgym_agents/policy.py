@@ -81,7 +81,7 @@ class CausalLMPolicy:
                 "when an episode ends"
             )
         self._take_rows(slots)
-        hidden = torch.empty(len(slots), self.model.value_head.in_features, dtype=self.model.lm.dtype, device=self.device)
+        hidden = torch.empty(len(slots), self.model.hidden_size, dtype=self.model.lm.dtype, device=self.device)
         # 1) texts that are several tokens ahead of the cache (new prompts, replies): one pass for all of them
         several = lengths - self._cached[slots] > 1
         if len(slots) <= len(self._slot_of) // 2:

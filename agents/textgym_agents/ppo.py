@@ -58,8 +58,9 @@ class PPOConfig:
     """Half width of the range in which the probability ratio is trusted."""
     value_clip: float | None = None
     """Half width of the range in which the value may move per update; None: free."""
-    value_coef: float = 0.5
-    """Weight of the value loss."""
+    value_coef: float = 0.1
+    """Weight of the value loss. It reaches the language model through the shared trunk: .5 was seen to wreck the form of
+    the texts within ten updates where returns are not centred at 0."""
     entropy_coef: float = 0.0
     """Weight of the entropy bonus."""
     kl_coef: float = 0.0
