@@ -182,7 +182,8 @@ class AsymmetricDuel(Task):
                 out.append(-2.0)
                 continue
             first_larger = float(np.sign(said[0] - said[1]))
-            out.append([first_larger, first_larger, 0.0])  # A wins with the larger number, B with the smaller
+            # A wins with the larger number, B with the smaller.
+            out.append([textgym.Span(0, 1, first_larger), textgym.Span(1, 2, first_larger)])
         return out
 
     def streams(self, episodes):
