@@ -13,7 +13,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
@@ -23,7 +23,7 @@ from textgym.view.terminal import token_heatmap
 from textgym_agents.bench_rollout import BenchConfig, bench_rollout
 from textgym_agents.train import Reporter, Run, TrainConfig, train
 
-_LIVE = ("loss", "score", "return", "success", "first", "second")
+_LIVE = ("loss", "score", "success", "first", "second")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -45,7 +45,7 @@ def main(args: list[str] | None = None) -> None:
 
 def _train(config: tyro.conf.OmitArgPrefixes[TrainConfig]) -> None:
     """Train an agent on a task; with no options, PPO on the number duel, in a few minutes on two CPU cores."""
-    console = Console()
+    console = Console(quiet=int(os.environ.get("RANK", "0")) > 0)  # of several processes, the first one speaks
     with _bar(console) as progress:
         run = train(config, _BarReporter(progress))
     _print_run(run, console)
@@ -88,15 +88,15 @@ class _BarReporter(Reporter):
 
     def advance(self, done: int, figures: Mapping[str, float]) -> None:
         assert self.task is not None
-        live = "  ".join(f"{name} {figures[name]:.3g}" for name in _LIVE if name in figures)
+        live = "  ".join(f"{name} {_figure(figures[name])}" for name in _LIVE if name in figures)
         self.progress.update(self.task, completed=done, figures=live)
 
 
 def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description:>9}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=16),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[figures]}"),
         console=console,
@@ -117,3 +117,7 @@ def _print_run(run: Run, console: Console) -> None:
 
 def _figure(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from textgym_agents.rollout import Policy, collect
 
 
 def play(task: Task, policy: Policy, *, episodes: int, num_slots: int, seed: int, device: str) -> list[tuple[Episode, Release]]:
-    """Play ``episodes`` episodes with ``policy``, without learning. Returns each with its release, in order of ending."""
+    """Play ``episodes`` episodes with ``policy``, without learning. Returns each with its release, ordered by number."""
     envs = TextGenVectorEnv(
         min(num_slots, episodes),
         task,
@@ -26,7 +26,7 @@ def play(task: Task, policy: Policy, *, episodes: int, num_slots: int, seed: int
     )
     envs.reset(seed=seed)
     collect(envs, policy, episodes)
-    return envs.take_episodes()
+    return sorted(envs.take_episodes(), key=lambda played: played[1].episode_id)  # not by who ended first: short texts do
 
 
 def judge(task: Task, played: Sequence[tuple[Episode, Release]]) -> dict[str, float]:

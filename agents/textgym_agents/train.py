@@ -6,6 +6,7 @@ Left out on purpose: learning (the agent's) and the console (``cli``'s); progres
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
+from accelerate import PartialState
 from gymnasium.vector import AutoresetMode
 
 from textgym import Episode, Release, RewardForm, Task, TextGenVectorEnv, TextTokenizer, resolve_task
@@ -111,10 +113,11 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     reporter = reporter or Reporter()
     start = time.perf_counter()
     device = pick_device(config.device)
+    process = PartialState(cpu=device == "cpu")  # several of them under `accelerate launch`; one of them writes
     # 1) task, model, agent
     task = build_task(config)
-    policy = build_policy(config, task, device)
-    folder = _make_folder(config, task)
+    policy = build_policy(config, task, device, rank=process.process_index)
+    folder = _make_folder(config, task) if process.is_main_process else Path(os.devnull)
     # 2) warm-up: the form of the task's texts, not yet its goal
     warm_up_policy(config, task, policy, reporter)
     played_before = _play(config, task, policy, device)
@@ -129,17 +132,18 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
         device=device,
         keep_episodes=True,
     )
-    envs.reset(seed=config.seed + _rank(agent) * config.num_slots)
+    envs.reset(seed=config.seed + process.process_index * config.num_slots)
     budget = config.updates * config.ppo.episodes_per_update
     reporter.phase("learning", budget)
-    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as log:
+    with (folder / "metrics.jsonl" if process.is_main_process else folder).open("w", encoding="utf-8") as log:
         agent.learn(envs, budget, _logger(task, envs, log, reporter))
     # 4) judge, and leave the policy behind
     played = _play(config, task, agent.policy, device)
-    agent.save(folder)
     after = judge(task, played)
     seconds = time.perf_counter() - start
-    _write_json(folder / "result.json", {"before": before, "after": after, "seconds": seconds})
+    if process.is_main_process:
+        agent.save(folder)
+        _write_json(folder / "result.json", {"before": before, "after": after, "seconds": seconds})
     return Run(folder, before, after, seconds, played_before[:4], played[:4], policy.model.tokenizer)
 
 
@@ -152,8 +156,8 @@ def build_task(config: TrainConfig) -> Task:
     return task if config.rewards == "tokens" and config.streams else RewardForm(task, config.rewards, config.streams)
 
 
-def build_policy(config: TrainConfig, task: Task, device: str) -> CausalLMPolicy:
-    """Build the policy: the named model, or the tiny one, sized for the task."""
+def build_policy(config: TrainConfig, task: Task, device: str, rank: int = 0) -> CausalLMPolicy:
+    """Build the policy: the named model, or the tiny one, sized for the task; each process samples with a seed of its own."""
     tokenizer = TextTokenizer(task.tokenizer)
     context_length = task.max_prompt_tokens + task.max_new_tokens
     if config.model == "tiny":
@@ -161,7 +165,7 @@ def build_policy(config: TrainConfig, task: Task, device: str) -> CausalLMPolicy
     else:
         lm = load_lm(config.model)
     model = ActorCritic(lm.to(device), tokenizer, context_length)  # type: ignore[arg-type]
-    return CausalLMPolicy(model, config.num_slots, seed=config.seed, temperature=config.temperature)
+    return CausalLMPolicy(model, config.num_slots, seed=config.seed + 7919 * rank, temperature=config.temperature)
 
 
 def warm_up_policy(config: TrainConfig, task: Task, policy: CausalLMPolicy, reporter: Reporter) -> None:
@@ -195,11 +199,6 @@ def pick_device(name: str) -> str:
 def _build_agent(config: TrainConfig, policy: CausalLMPolicy) -> Agent:
     options = {"config": config.ppo} if config.agent in ("ppo", PPO) else {}
     return resolve_agent(config.agent, policy, seed=config.seed, **options)
-
-
-def _rank(agent: Agent) -> int:
-    accelerator = getattr(agent, "accelerator", None)
-    return 0 if accelerator is None else accelerator.process_index
 
 
 def _play(config: TrainConfig, task: Task, policy: Any, device: str) -> list[tuple[Episode, Release]]:
