@@ -17,7 +17,7 @@ def test_rewarded_tokens_are_coloured_and_numbered_and_special_ones_shown():
     for action in [*task.tokenizer.encode("A: 40\nB: db\n"), 1]:
         info = env.step(int(action))[4]
     text = token_heatmap(kept[0], textgym.release(info), task.tokenizer)
-    assert text.plain == "A: 40+1⏎B: db-1⏎</s>"
+    assert text.plain == "A: 40(+1)⏎B: db(-1)⏎</s>"
     styles = {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
     assert "rgb(0,200,0)" in styles["0"]
     assert "rgb(200,0,0)" in styles["b"]

@@ -27,7 +27,7 @@ def token_heatmap(episode: Episode, release: Release, tokenizer: TextTokenizer) 
         if reward:
             shade = int(80 + 120 * abs(reward) / largest)
             line.append(written, style=f"bold white on rgb(0,{shade},0)" if reward > 0 else f"bold white on rgb({shade},0,0)")
-            line.append(f"{reward:+.3g}", style="green" if reward > 0 else "red")
+            line.append(f"({reward:+.3g})", style="green" if reward > 0 else "red")
         else:
             line.append(written, style="" if episode.agent_mask[i] else "dim")
     return line
