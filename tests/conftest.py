@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from textgym import Episode, Prompt, TextTokenizer, symbol_tokenizer
+import textgym
+from textgym import Episode, Prompt, Release, Task, TextTokenizer, symbol_tokenizer
 
 
 def build_episode(
@@ -34,6 +35,19 @@ def build_episode(
         ended_by="eos",
         episode_id=episode_id,
     )
+
+
+def play_text(task: Task, text: str, eos: bool = True) -> Release | None:
+    """Play ``text``, then perhaps end-of-text, through the scalar door; None where the episode did not end."""
+    env = textgym.TextGenEnv(task)
+    env.reset(seed=0)
+    tokenizer = env.rules.tokenizer
+    info = {}
+    for action in [*tokenizer.encode(text), *([tokenizer.eos_token_id] if eos else [])]:
+        _, _, terminated, truncated, info = env.step(int(action))
+        if terminated or truncated:
+            break
+    return textgym.release(info)
 
 
 @pytest.fixture

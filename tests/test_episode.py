@@ -21,3 +21,11 @@ def test_prompts_and_spans_cross_process_borders():
     back = pickle.loads(pickle.dumps(prompt))  # noqa: S301
     assert (back.text, back.metadata) == ("a", {"answer": 3})
     assert pickle.loads(pickle.dumps(Span(0, 1, 2.0))) == Span(0, 1, 2.0)  # noqa: S301
+
+
+def test_tokens_are_found_by_the_characters_that_they_hold(make_episode):
+    episode = make_episode("abcd", [(0, 1), (1, 3), (1, 3), (3, 4), (4, 4)])
+    assert [episode.token_at(i) for i in range(4)] == [0, 2, 2, 3]
+    assert episode.last_characters().tolist() == [0, 2, 2, 3, 4]
+    with pytest.raises(ValueError, match=r"position is 4; episode 7 has characters 0\.\.3"):
+        episode.token_at(4)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from conftest import play_text
 
 import textgym
 from textgym import Prompt, PromptTask, RewardForm, Task, resolve_name, resolve_task
@@ -121,15 +122,9 @@ def test_prompt_task_calls_what_the_user_gave(letters, make_episode):
 
 def test_reward_forms_keep_each_sum_and_change_the_rest():
     duel = NumberDuel()
-    env = textgym.TextGenEnv(duel)
-    env.reset(seed=0)
-    for action in duel.tokenizer.encode("A: 12\nB: ca\n"):
-        env.step(int(action))
-    info = env.step(duel.tokenizer.eos_token_id)[4]
-    forms = {
-        (form, streams): _played(RewardForm(duel, form, streams)) for form in ("tokens", "scalar") for streams in (True, False)
-    }
-    original = textgym.release(info)
+    kinds = [(form, streams) for form in ("tokens", "scalar") for streams in (True, False)]
+    forms = {kind: play_text(RewardForm(duel, *kind), "A: 12\nB: ca\n") for kind in kinds}
+    original = play_text(duel, "A: 12\nB: ca\n")
     assert forms["tokens", True].token_rewards.tolist() == original.token_rewards.tolist()
     assert forms["tokens", True].streams.tolist() == original.streams.tolist()
     assert forms["tokens", False].token_rewards.tolist() == original.token_rewards.tolist()
@@ -138,11 +133,3 @@ def test_reward_forms_keep_each_sum_and_change_the_rest():
     assert len({float(release.token_rewards.sum()) for release in forms.values()}) == 1
     with pytest.raises(ValueError, match="'tokens' and 'scalar'"):
         RewardForm(duel, "dense")
-
-
-def _played(task):
-    env = textgym.TextGenEnv(task)
-    env.reset(seed=0)
-    for action in task.tokenizer.encode("A: 12\nB: ca\n"):
-        env.step(int(action))
-    return textgym.release(env.step(task.tokenizer.eos_token_id)[4])

@@ -1,20 +1,9 @@
 import numpy as np
 import pytest
+from conftest import play_text as played
 
-import textgym
 from textgym import TextTokenizer
 from textgym.tasks.three_sentences import ThreeSentences
-
-
-def played(task, text, eos=True):
-    env = textgym.TextGenEnv(task)
-    env.reset(seed=0)
-    step = None
-    for action in [*task.tokenizer.encode(text), *([task.tokenizer.eos_token_id] if eos else [])]:
-        step = env.step(int(action))
-        if step[2]:
-            break
-    return textgym.release(step[4])
 
 
 def paid(release):

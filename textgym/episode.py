@@ -66,6 +66,22 @@ class Episode:
     episode_id: int = 0
     """Number of the episode in its environment."""
 
+    def last_characters(self) -> npt.NDArray[np.int64]:
+        """Give the last character that each token holds, int64 (T,); where a token holds none, the place it stands at."""
+        starts, ends = self.offsets.T
+        return np.where(ends > starts, ends - 1, ends)
+
+    def token_at(self, position: int) -> int:
+        """Find the last token that holds the character at ``position``.
+
+        Raises:
+            ValueError: the text has no such character.
+        """
+        holds = np.flatnonzero((self.offsets[:, 0] <= position) & (self.offsets[:, 1] > position))
+        if len(holds) == 0:
+            raise ValueError(f"position is {position}; episode {self.episode_id} has characters 0..{len(self.text) - 1}")
+        return int(holds[-1])
+
 
 @dataclass(frozen=True)
 class Span:

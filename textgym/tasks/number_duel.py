@@ -96,10 +96,7 @@ class NumberDuel(Task):
         streams = []
         for episode in episodes:
             line_end = episode.text.find("\n") + 1 or len(episode.text) + 1  # one past A's newline
-            # A token is of the line that its last character stands in; one without characters, of where it stands.
-            starts, ends = episode.offsets.T
-            last = np.where(ends > starts, ends - 1, ends)
-            streams.append((last >= line_end).astype(np.int64))
+            streams.append((episode.last_characters() >= line_end).astype(np.int64))
         return streams
 
     def success(self, episode: Episode) -> bool:
@@ -141,18 +138,12 @@ class NumberDuel(Task):
         elif numbers[0] != numbers[1]:
             first_wins = numbers[0] > numbers[1]
             for end, wins in ((5, first_wins), (11, not first_wins)):  # one past each number's last symbol
-                paid[_token_at(episode, end - 1)] += self.masses[0] if wins else self.masses[1]
+                paid[episode.token_at(end - 1)] += self.masses[0] if wins else self.masses[1]
         return paid
 
     def _first_violation(self, episode: Episode) -> int:
         """Find the token that broke the grammar: the last one where the text ended too early or was cut."""
         for position, character in enumerate(episode.text):
             if position >= len(self._allowed) or character not in self._allowed[position]:
-                return _token_at(episode, position)
+                return episode.token_at(position)
         return len(episode.ids) - 1
-
-
-def _token_at(episode: Episode, position: int) -> int:
-    """Find the last token that holds the character at ``position``."""
-    holds = (episode.offsets[:, 0] <= position) & (episode.offsets[:, 1] > position)
-    return int(np.flatnonzero(holds)[-1])

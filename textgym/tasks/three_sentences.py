@@ -106,10 +106,8 @@ class ThreeSentences(Task):
         """Give each token the number of its sentence, 0 to 2."""
         streams = []
         for episode in episodes:
-            starts, ends = episode.offsets.T
-            last = np.where(ends > starts, ends - 1, ends)  # a token is of the sentence of its last character
             stops = np.array([i for i, character in enumerate(episode.text) if character == "."], dtype=np.int64)
-            streams.append(np.minimum(np.searchsorted(stops, last), len(CRITERIA) - 1))
+            streams.append(np.minimum(np.searchsorted(stops, episode.last_characters()), len(CRITERIA) - 1))
         return streams
 
     def success(self, episode: Episode) -> bool:
@@ -191,5 +189,4 @@ class ThreeSentences(Task):
             position = words[most].start() if len(words) > most else (words[-1].end() if words else position)
         rest = episode.text[position:]
         position += len(rest) - len(rest.lstrip())
-        holds = np.flatnonzero((episode.offsets[:, 0] <= position) & (episode.offsets[:, 1] > position))
-        return int(holds[-1]) if len(holds) else len(episode.ids) - 1
+        return episode.token_at(position) if position < len(episode.text) else len(episode.ids) - 1
