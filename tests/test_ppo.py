@@ -16,7 +16,7 @@ from textgym import PromptTask, Task
 SMALL = {"episodes_per_update": 8, "minibatch_episodes": 4, "epochs": 2}
 
 
-def setup(letters, reward_fn=lambda e: [float(x.text.count("a")) for x in e], seed=0, config=None, **kwargs):
+def prepare(letters, reward_fn=lambda e: [float(x.text.count("a")) for x in e], seed=0, config=None, **kwargs):
     task = PromptTask(["a", "bcd"], letters, reward_fn, **{"max_new_tokens": 8, **kwargs})
     policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 4, seed=seed)
     envs = textgym.TextGenVectorEnv(4, task, autoreset_mode=AutoresetMode.DISABLED, output="torch", keep_episodes=True)
@@ -29,7 +29,7 @@ def weights(agent):
 
 
 def test_an_update_moves_the_policy_and_reports_its_figures(letters):
-    agent, envs = setup(letters)
+    agent, envs = prepare(letters)
     before, seen = weights(agent), []
     agent.learn(envs, 16, seen.append)
     assert not torch.equal(before, weights(agent))
@@ -39,7 +39,7 @@ def test_an_update_moves_the_policy_and_reports_its_figures(letters):
 
 
 def test_the_first_minibatch_starts_at_ratio_1(letters):
-    agent, envs = setup(letters, config={"epochs": 1, "minibatch_episodes": 8})
+    agent, envs = prepare(letters, config={"epochs": 1, "minibatch_episodes": 8})
     figures = agent.update(envs)
     assert figures["approx_kl"] == pytest.approx(0, abs=1e-6)
     assert figures["clip_fraction"] == 0
@@ -50,14 +50,14 @@ def test_the_same_seed_gives_the_same_weights(letters):
     for noise in (0, 1):
         torch.manual_seed(noise)
         np.random.seed(noise)  # noqa: NPY002
-        agent, envs = setup(letters, seed=3)
+        agent, envs = prepare(letters, seed=3)
         agent.learn(envs, 16)
         out.append(weights(agent))
     assert torch.equal(*out)
 
 
 def test_a_constant_mass_gives_finite_updates_F10(letters):
-    agent, envs = setup(letters, lambda e: [[0.3, *[0.0] * (len(x.ids) - 2), 0.7] if len(x.ids) > 1 else [1.0] for x in e])
+    agent, envs = prepare(letters, lambda e: [[0.3, *[0.0] * (len(x.ids) - 2), 0.7] if len(x.ids) > 1 else [1.0] for x in e])
     agent.learn(envs, 24)
     assert torch.isfinite(weights(agent)).all()
 
@@ -73,7 +73,7 @@ def test_a_collection_of_one_episode_and_one_token_gives_finite_updates_F11(lett
 
 def test_end_of_text_is_learned_like_any_other_action_F03(letters):
     """Short texts pay; the only way to shorten a text is the end-of-text action, whose id is also the padding's elsewhere."""
-    agent, envs = setup(
+    agent, envs = prepare(
         letters,
         lambda e: [-float(len(x.ids)) for x in e],
         config={"episodes_per_update": 64, "minibatch_episodes": 32, "learning_rate": 3e-3},
@@ -87,7 +87,7 @@ def test_end_of_text_is_learned_like_any_other_action_F03(letters):
 def test_the_penalty_for_leaving_the_reference_keeps_the_policy_near_it(letters):
     distance = {}
     for kl_coef in (0.001, 5.0):
-        agent, envs = setup(
+        agent, envs = prepare(
             letters, config={"kl_coef": kl_coef, "episodes_per_update": 32, "learning_rate": 3e-3, "whiten_advantages": False}
         )
         reference = weights(agent)
@@ -102,7 +102,7 @@ def test_the_penalty_for_leaving_the_reference_keeps_the_policy_near_it(letters)
 def test_target_kl_stops_an_update_early(letters):
     steps = []
     for target in (None, 1e-9):
-        agent, envs = setup(letters, config={"target_kl": target, "epochs": 10, "learning_rate": 1e-2})
+        agent, envs = prepare(letters, config={"target_kl": target, "epochs": 10, "learning_rate": 1e-2})
         count = []
         original = agent._step
         agent._step = lambda *args, run=original, log=count: log.append(1) or run(*args)
@@ -113,14 +113,14 @@ def test_target_kl_stops_an_update_early(letters):
 
 
 def test_what_is_not_finite_is_named_before_any_weight_moves_F15(letters):
-    agent, envs = setup(letters)
+    agent, envs = prepare(letters)
     with torch.no_grad():
         agent.policy.model.value_head.bias.fill_(float("nan"))
     before = weights(agent)
     with pytest.raises(ValueError, match="values of row 0 of the collection are not finite"):
         agent.update(envs)
     assert torch.equal(before, weights(agent)) or bool(torch.isnan(before).any())
-    agent, envs = setup(letters)
+    agent, envs = prepare(letters)
     original = agent.policy.model.forward
     agent.policy.model.forward = lambda *args: tuple(x * float("inf") for x in original(*args))
     before = weights(agent)
@@ -130,13 +130,13 @@ def test_what_is_not_finite_is_named_before_any_weight_moves_F15(letters):
 
 
 def test_streams_that_are_not_causal_warn_below_lambda_1(letters):
-    agent, envs = setup(letters, causal_streams=False, config={"gae_lambda": 0.9})
+    agent, envs = prepare(letters, causal_streams=False, config={"gae_lambda": 0.9})
     with pytest.warns(UserWarning, match="streams are not causal"):
         agent.learn(envs, 8)
 
 
 def test_a_budget_below_one_update_is_refused(letters):
-    agent, envs = setup(letters)
+    agent, envs = prepare(letters)
     with pytest.raises(ValueError, match="less than one update of 8"):
         agent.learn(envs, 7)
 
@@ -151,10 +151,10 @@ def test_wrong_options_are_refused(changes):
 
 
 def test_saved_agents_load(letters, tmp_path):
-    agent, envs = setup(letters)
+    agent, envs = prepare(letters)
     agent.learn(envs, 8)
     agent.save(tmp_path)
-    other, _ = setup(letters, seed=9)
+    other, _ = prepare(letters, seed=9)
     other.load(tmp_path)
     assert torch.allclose(weights(agent), weights(other))
 

@@ -6,13 +6,13 @@ from textgym_agents import ActorCritic, warm_up
 from textgym import PromptTask
 
 
-def setup(letters, demonstrations, **kwargs):
+def prepare(letters, demonstrations, **kwargs):
     task = PromptTask(["a"], letters, lambda e: [0.0] * len(e), demonstrations=demonstrations, **kwargs)
     return ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), task
 
 
 def test_the_likelihood_of_the_demonstrations_and_their_end_rises(letters):
-    model, task = setup(letters, [("a", "bcd"), ("a", "ef")])
+    model, task = prepare(letters, [("a", "bcd"), ("a", "ef")])
     losses = []
     last = warm_up(model, task, steps=60, batch=8, callback=lambda step, loss: losses.append(loss))
     assert len(losses) == 60
@@ -26,19 +26,19 @@ def test_the_likelihood_of_the_demonstrations_and_their_end_rises(letters):
 
 def test_the_same_seed_draws_the_same_demonstrations(letters):
     demonstrations = [("a", c) for c in "bcdefgh"]
-    assert len({warm_up(*setup(letters, demonstrations), steps=3, batch=2, seed=s) for s in (0, 0, 1)}) == 2
+    assert len({warm_up(*prepare(letters, demonstrations), steps=3, batch=2, seed=s) for s in (0, 0, 1)}) == 2
 
 
 def test_demonstrations_that_do_not_fit_are_named(letters):
-    model, task = setup(letters, [("a", "bcdefg")], max_new_tokens=4)
+    model, task = prepare(letters, [("a", "bcdefg")], max_new_tokens=4)
     with pytest.raises(ValueError, match="demonstration has 7 tokens with its end-of-text but max_new_tokens is 4: 'bcdefg'"):
         warm_up(model, task, steps=1)
-    model, task = setup(letters, [("abab", "b")], max_prompt_tokens=2)
+    model, task = prepare(letters, [("abab", "b")], max_prompt_tokens=2)
     with pytest.raises(ValueError, match="demonstration prompt has 4 tokens"):
         warm_up(model, task, steps=1)
 
 
 def test_a_task_without_demonstrations_is_refused(letters):
-    model, task = setup(letters, [])
+    model, task = prepare(letters, [])
     with pytest.raises(ValueError, match="has no demonstrations"):
         warm_up(model, task, steps=1)
