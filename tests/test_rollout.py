@@ -1,3 +1,4 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -157,9 +158,12 @@ def test_seeded_collections_repeat(letters):
 
 
 def test_environments_that_cannot_be_refilled_in_groups_are_refused(letters):
+    disabled = {"autoreset_mode": AutoresetMode.DISABLED}
     with pytest.raises(ValueError, match=r"autoreset_mode=gymnasium\.vector\.AutoresetMode\.DISABLED"):
         collect(textgym.TextGenVectorEnv(1, task(letters)), Scripted([1], 1), 1)
-    disabled = {"autoreset_mode": AutoresetMode.DISABLED}
+    sync = gym.make_vec("TextGen-v0", vectorization_mode="sync", vector_kwargs=disabled)
+    with pytest.raises(ValueError, match="the environment is a SyncVectorEnv"):
+        collect(sync, Scripted([1], 1), 1)
     with pytest.raises(ValueError, match="without observation"):
         collect(textgym.TextGenVectorEnv(1, task(letters), observation="dict", **disabled), Scripted([1], 1), 1)
     with pytest.raises(ValueError, match="episodes is 2 but there are 3 slots"):

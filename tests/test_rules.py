@@ -91,3 +91,10 @@ def test_a_sampled_prompt_that_does_not_fit_is_named_at_reset(letters):
 def test_wrong_options_are_refused_at_construction(letters, changes, message):
     with pytest.raises(ValueError, match=message):
         make(letters, **changes)
+
+
+def test_only_the_length_limit_truncates_F05(letters):
+    env = make(letters, max_new_tokens=4, length_limit="truncate", stop=["b"])
+    env.reset(seed=0)
+    (_, _, terminated, truncated, _), _ = write(env, "ab", eos=False)
+    assert (terminated, truncated) == (True, False)

@@ -62,6 +62,7 @@ def stream_gae(
     _check_finite("values", values.masked_fill(~agent_mask, 0))
     _check_finite("final_values", final_values.masked_fill(~truncated, 0)[:, None])
 
+    # Whatever is not the agent's is a stream of its own, -1, which no agent token ever reads.
     kinds, index = torch.unique(streams.masked_fill(~agent_mask, -1), return_inverse=True)
     next_value = values.new_zeros(shape[0], len(kinds))  # V(t') of each stream, filled from the last token backwards
     next_advantage = torch.zeros_like(next_value)
@@ -70,13 +71,13 @@ def stream_gae(
 
     advantages = torch.zeros_like(values)
     for t in range(shape[1] - 1, -1, -1):
-        stream, mine = index[:, t : t + 1], agent_mask[:, t : t + 1]
-        value, follow = values[:, t : t + 1], next_value.gather(1, stream)
-        delta = token_rewards[:, t : t + 1] + gamma * follow - value
+        stream, value = index[:, t : t + 1], values[:, t : t + 1]
+        delta = token_rewards[:, t : t + 1] + gamma * next_value.gather(1, stream) - value
         advantage = delta + gamma * gae_lambda * next_advantage.gather(1, stream)
-        next_value.scatter_(1, stream, torch.where(mine, value, follow))
-        next_advantage.scatter_(1, stream, torch.where(mine, advantage, next_advantage.gather(1, stream)))
-        advantages[:, t : t + 1] = torch.where(mine, advantage, 0)
+        next_value.scatter_(1, stream, value)
+        next_advantage.scatter_(1, stream, advantage)
+        advantages[:, t : t + 1] = advantage
+    advantages = torch.where(agent_mask, advantages, 0)
     return advantages, torch.where(agent_mask, advantages + values, 0)
 
 

@@ -16,7 +16,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from textgym import Release, releases
+from textgym import Release, TextGenVectorEnv, releases
 from textgym_agents.policy import Step
 
 
@@ -200,6 +200,11 @@ class _Book:
 
 def _check(envs: gym.vector.VectorEnv[Any, Any, Any], episodes: int) -> None:
     mode = envs.metadata.get("autoreset_mode")
+    if not isinstance(envs.unwrapped, TextGenVectorEnv):
+        raise ValueError(
+            f"the environment is a {type(envs.unwrapped).__name__}; collect drives the native vector environment, "
+            "TextGenVectorEnv: gym.make_vec without vectorization_mode gives it"
+        )
     if mode is not AutoresetMode.DISABLED:
         raise ValueError(
             f"the environment's autoreset_mode is {mode}; collect refills slots in groups: make it with "
