@@ -62,6 +62,14 @@ def test_a_text_that_is_cut_pays_its_last_token():
     assert {i: r for i, r in enumerate(release.token_rewards) if r} == {8: -2}
 
 
+def test_a_complete_text_that_did_not_end_by_itself_is_cut():
+    task = NumberDuel()
+    task.max_new_tokens = 12
+    release = played(task, "A: 40\nB: db\n", eos=False)
+    assert {i: r for i, r in enumerate(release.token_rewards) if r} == {11: -2}
+    assert not release.is_success
+
+
 def test_breaking_the_grammar_is_strictly_worse_than_losing():
     for masses in ((1.0, -1.0), (1.0, 0.0), (0.5, 0.2)):
         release = played(NumberDuel(masses=masses), "")

@@ -118,27 +118,17 @@ class TextTokenizer:
         text = self.decode(tokens)
         offsets = np.zeros((len(tokens), 2), dtype=np.int64)
         stream = DecodeStream(skip_special_tokens=True)
-        position = 0  # characters of ``text`` that are settled
-        waiting: list[int] = []  # tokens that hold bytes of a character still open
+        position = 0
         try:
             for i, token in enumerate(tokens):
-                if token in self.special_ids:
-                    offsets[i] = position
-                    continue
-                chunk = stream.step(self.backend, token)
-                if chunk is None:
-                    waiting.append(i)
-                    continue
-                end = position + len(chunk)
-                if waiting or not text.startswith(chunk, position):
+                chunk = "" if token in self.special_ids else stream.step(self.backend, token)
+                if chunk is None or not text.startswith(chunk, position):  # bytes of a split character, most often
                     return text, self._offsets_by_prefix(tokens, text)
-                offsets[i] = position, end
-                position = end
+                offsets[i] = position, position + len(chunk)
+                position += len(chunk)
         except Exception:  # the stream refuses some prefixes; the slow way refuses none
             return text, self._offsets_by_prefix(tokens, text)
-        if waiting or position != len(text):
-            return text, self._offsets_by_prefix(tokens, text)
-        return text, offsets
+        return text, offsets if position == len(text) else self._offsets_by_prefix(tokens, text)
 
     def _offsets_by_prefix(self, tokens: list[int], text: str) -> npt.NDArray[np.int64]:
         """The definition of offsets, one decode per token, for texts that hold split characters.
