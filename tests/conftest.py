@@ -1,5 +1,6 @@
 """What many tests share: small tokenizers, hand-made episodes, no network."""
 
+import json
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -79,14 +80,18 @@ def byte_bpe() -> Tokenizer:
 @pytest.fixture(scope="session")
 def metaspace_bpe() -> Tokenizer:
     """A SentencePiece-like tokenizer: spaces are part of the following piece, bytes fall back to <0xNN>."""
-    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
-    tokenizer = Tokenizer(models.BPE(byte_fallback=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first")
+    learned = Tokenizer(models.BPE())
+    learned.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first")
+    trainer = trainers.BpeTrainer(vocab_size=100, show_progress=False)
+    learned.train_from_iterator(["hello world, the numbers are 12 and 99", "he said so"] * 8, trainer)
+    model = json.loads(learned.to_str())["model"]
+    special = ["<unk>", "<s>", "</s>"]
+    pieces = [*special, *(f"<0x{i:02X}>" for i in range(256)), *model["vocab"]]  # bytes are ordinary tokens, as in Llama's
+    merges = [tuple(merge) for merge in model["merges"]]
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges, byte_fallback=True))
+    tokenizer.add_special_tokens(special)
+    tokenizer.pre_tokenizer = learned.pre_tokenizer
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    trainer = trainers.BpeTrainer(vocab_size=360, special_tokens=["<unk>", "<s>", "</s>", *bytes_], show_progress=False)
-    tokenizer.train_from_iterator(["hello world, the numbers are 12 and 99", "he said so"] * 8, trainer)
-    state = tokenizer.to_str()
-    tokenizer = Tokenizer.from_str(state)
     return tokenizer

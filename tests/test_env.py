@@ -230,3 +230,16 @@ def test_abandoned_episodes_do_not_give_their_number_to_the_next(letters):
     env.reset(seed=0)
     env.reset()
     assert write(env, "a")[0][4]["episode_id"] == 1
+
+
+def test_after_an_error_of_the_task_a_step_asks_for_a_reset(letters):
+    class Broken(textgym.PromptTask):
+        def ended(self, prompt, ids):
+            raise RuntimeError
+
+    env = textgym.TextGenEnv(Broken(["a"], letters, zeros, max_new_tokens=1))
+    env.reset(seed=0)
+    with pytest.raises(RuntimeError):
+        env.step(2)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(2)

@@ -77,3 +77,12 @@ def test_criteria_of_other_slots_are_not_read():
     assert one.slot == 1
     with pytest.raises(ValueError, match="read-only"):
         one.token_rewards[0] = 1
+
+
+def test_reading_with_the_wrong_reader_is_told():
+    scalar = release_info(make_release(), 4)
+    with pytest.raises(ValueError, match=r"read it with release\(info\)"):
+        releases(scalar)
+    for vector in ({"final_info": {}, "_final_info": np.array([True])}, {"_token_rewards": np.array([True])}):
+        with pytest.raises(ValueError, match=r"releases\(info\) or release\(info, slot=i\)"):
+            release(vector)

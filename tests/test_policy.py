@@ -114,3 +114,18 @@ def test_forgetting_reset_slots_is_told(letters):
 def test_temperature_must_be_above_0(letters):
     with pytest.raises(ValueError, match="temperature is 0"):
         make(letters, temperature=0)
+
+
+def test_more_slots_than_the_policy_has_are_named(letters):
+    policy = make(letters, num_slots=2)
+    policy.reset_slots(range(3))
+    with pytest.raises(ValueError, match="slot 2 was asked for but the policy has 2 slots"):
+        policy.act(observe([[2]] * 3), range(3))
+
+
+def test_weights_that_are_nan_are_told(letters):
+    policy = make(letters)
+    with torch.no_grad():
+        policy.model.lm.transformer.ln_f.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="logits are not finite"):
+        policy.act(observe([[2]]), [0])

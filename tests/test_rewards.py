@@ -313,3 +313,40 @@ def test_uniform_split_teaches_length_and_last_token_does_not_F36():
         }
         assert gradient["last"] == 0
         assert gradient["uniform"] == pytest.approx(reward * (2 / 3 - 1 / 2) / 4)  # +-.0417: longer if good, shorter if bad
+
+
+class Unshowable:
+    def __repr__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.ma.array([math.nan] * 5, mask=[True] * 5),
+        np.ma.array(1.0, mask=True),
+        np.timedelta64(5, "s"),
+        [np.timedelta64(5, "s")] * 5,
+        torch.eye(5).to_sparse()[0],
+        torch.empty(5, device="meta"),
+        Unshowable(),
+        1e-60,
+        [1e-60] * 5,
+        bytearray(b"abcde"),
+        [Span(np.timedelta64(0), 1, 1.0)],
+    ],
+    ids=lambda wrong: type(wrong).__name__,
+)
+def test_odd_objects_are_refused_like_any_other_wrong_reward(wrong):
+    with pytest.raises(ValueError, match="reward for episode 7"):
+        tokens(wrong)
+
+
+def test_a_batch_of_bytes_is_no_sequence_of_rewards():
+    with pytest.raises(ValueError, match="return a sequence"):
+        resolve(bytearray(b"a"), [build_episode()])
+
+
+def test_streams_may_come_as_one_tensor():
+    episodes = [build_episode(), build_episode()]
+    assert [s.tolist() for s in check_streams(torch.ones(2, 5, dtype=torch.int64), episodes)] == [[1] * 5] * 2

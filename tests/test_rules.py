@@ -98,3 +98,8 @@ def test_only_the_length_limit_truncates_F05(letters):
     env.reset(seed=0)
     (_, _, terminated, truncated, _), _ = write(env, "ab", eos=False)
     assert (terminated, truncated) == (True, False)
+
+
+def test_a_stop_string_that_could_never_be_found_is_refused(letters):
+    with pytest.raises(ValueError, match=r"special token '</s>' is left out of texts"):
+        make(letters, stop=["a</s>"])

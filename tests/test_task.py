@@ -133,3 +133,23 @@ def test_reward_forms_keep_each_sum_and_change_the_rest():
     assert len({float(release.token_rewards.sum()) for release in forms.values()}) == 1
     with pytest.raises(ValueError, match="'tokens' and 'scalar'"):
         RewardForm(duel, "dense")
+
+
+def test_one_rule_says_what_no_task_means(letters):
+    assert isinstance(resolve_task(None), NumberDuel)
+    given = {"prompts": ["a"], "tokenizer": letters, "reward_fn": lambda e: []}
+    assert isinstance(resolve_task("TextGen-v0", **given), PromptTask)
+    for wrong in ("nomodule:TextGen-v0", ".x:Y"):
+        with pytest.raises(ValueError, match="there is no module"):
+            resolve_task(wrong)
+
+
+def test_prompts_without_tokens_are_refused():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    backend = Tokenizer(models.WordLevel({"</s>": 0, "a": 1}))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(ValueError, match="' ' encodes to no token"):
+        PromptTask([" ", "a"], textgym.TextTokenizer(backend, eos_token_id=0), lambda e: [])
+    with pytest.raises(ValueError, match="allowed are one or more of"):
+        encode_prompt(Prompt("x", [2.9]), textgym.symbol_tokenizer(["a", "b"]))

@@ -174,3 +174,24 @@ def test_candidates_for_stop_strings_miss_none(byte_bpe, letters):
         for i in range(12):
             if before[i + 1].count("rs") > before[i].count("rs"):
                 assert table[ids[i]]
+
+
+def test_a_run_of_fallback_bytes_is_decoded_as_a_whole_F25(metaspace_bpe):
+    tokenizer = TextTokenizer(metaspace_bpe, eos_token_id=2)
+    b = {byte: metaspace_bpe.token_to_id(f"<0x{byte:02X}>") for byte in range(256)}
+    e = metaspace_bpe.token_to_id("e")
+
+    def offsets(*ids):
+        check_offsets(tokenizer, list(ids))
+        return tokenizer.offsets(list(ids))[1].tolist()
+
+    assert offsets(b[0xC3], b[0xA9]) == [[0, 1], [0, 1]]
+    assert offsets(b[0xC3], b[0xA9], b[0x80]) == [[0, 1], [1, 2], [2, 3]]  # the last byte undoes the character
+    assert offsets(e, b[0x0A], b[0x80]) == [[0, 1], [1, 2], [2, 3]]
+    assert offsets(b[0xC3], 2, b[0xA9], e) == [[0, 1], [1, 1], [0, 1], [1, 2]]  # end-of-text in the middle of a character
+    assert offsets(*(b[byte] for byte in "a😀".encode())) == [[0, 1], *[[1, 2]] * 4]
+
+
+def test_stop_strings_are_looked_for_after_every_token_where_the_decoder_is_unknown():
+    backend = Tokenizer(models.WordLevel({"</s>": 0, "a": 1, "b": 2}))  # no decoder: words are joined by spaces
+    assert TextTokenizer(backend, eos_token_id=0).may_complete(["a "]).all()

@@ -30,3 +30,14 @@ def test_actions_of_any_integer_type_are_taken(letters):
     envs.reset(seed=0)
     with pytest.raises(ValueError, match=r"actions have shape \(1,\) and dtype torch.float32"):
         envs.step(torch.tensor([1.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_narrow_integers_work_with_stop_strings_and_large_vocabularies(dtype):
+    tokenizer = textgym.symbol_tokenizer([chr(0x4E00 + i) for i in range(300)])
+    envs = textgym.TextGenVectorEnv(
+        2, prompts=["一"], tokenizer=tokenizer, reward_fn=lambda e: [0.0] * len(e), stop=["丁"], output="torch"
+    )
+    envs.reset(seed=0)
+    assert envs.step(torch.tensor([3, 4], dtype=dtype))[2].tolist() == [True, False]
+    assert envs.step(np.array([4, 4], dtype=np.uint32))[2].tolist() == [False, False]

@@ -128,3 +128,25 @@ def test_a_device_that_is_not_there_is_refused():
 def test_collect_and_update_run_on_cuda(tmp_path):
     run = train(TrainConfig(out=tmp_path, **{**SMALL, "device": "cuda"}))
     assert run.after["tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    "changes", [{"eval_episodes": 0}, {"updates": 0}, {"num_slots": 9}, {"warmup_steps": -1}], ids=lambda c: next(iter(c))
+)
+def test_wrong_sizes_are_refused_at_once(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        TrainConfig(**{**SMALL, **changes})
+
+
+def test_an_unknown_agent_is_refused_before_the_first_step(tmp_path):
+    listener = Listener()
+    with pytest.raises(ValueError, match="there is no agent 'ppoo'"):
+        train(TrainConfig(agent="ppoo", out=tmp_path / "run", **SMALL), listener)
+    assert listener.phases == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_ppo_by_its_long_name_gets_its_options_too(tmp_path):
+    listener = Listener()
+    train(TrainConfig(agent="textgym_agents.ppo:PPO", out=tmp_path, **SMALL), listener)
+    assert listener.last["update"] == 2

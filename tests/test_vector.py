@@ -294,3 +294,101 @@ def test_a_neighbour_slot_does_not_change_a_slots_prompts_F34(letters):
     for _ in range(50):
         actions = random_actions(rng, 3, len(letters))
         assert np.array_equal(few.step(actions[:1])[0][0], many.step(actions)[0][0])
+
+
+def prompts_by_group(envs, rounds=6, **reset):
+    envs.reset(**reset)
+    for _ in range(rounds):
+        envs.step(np.ones(envs.num_envs, dtype=int))
+        envs.reset()
+    groups: dict[int, set[str]] = {}
+    for episode, release in envs.take_episodes():
+        groups.setdefault(release.group_id, set()).add(episode.prompt.text)
+    return groups
+
+
+def test_groups_share_prompts_without_a_seed_and_after_a_prompt_was_asked_for(letters):
+    def make():
+        return textgym.TextGenVectorEnv(
+            8, task(letters), group_size=4, autoreset_mode=AutoresetMode.DISABLED, keep_episodes=True
+        )
+
+    assert all(len(texts) == 1 for texts in prompts_by_group(make()).values())
+    envs = make()
+    envs.reset(seed=0)
+    envs.reset(options={"prompt": "a", "reset_mask": np.arange(8) < 2})
+    envs.reset(options={"reset_mask": np.arange(8) >= 2})
+    envs.step(np.ones(8, dtype=int))
+    envs.take_episodes()
+    assert all(len(texts) == 1 for texts in prompts_by_group(envs).values())
+    with pytest.raises(ValueError, match=r"slots of one group .* need the same seed"):
+        make().reset(seed=list(range(8)))
+
+
+class Flaky(PromptTask):
+    """Raises where it is told to."""
+
+    where = ""
+
+    def rewards(self, episodes):
+        if self.where == "rewards":
+            raise RuntimeError("rewards")
+        return super().rewards(episodes)
+
+    def ended(self, prompt, ids):
+        if self.where == "ended":
+            raise RuntimeError("ended")
+        return False
+
+    def sample(self, rng):
+        if self.where == "sample" and rng.random() < 0.5:
+            raise RuntimeError("sample")
+        return super().sample(rng)
+
+
+@pytest.mark.parametrize("where", ["rewards", "ended", "sample"])
+@pytest.mark.parametrize("mode", MODES)
+def test_after_an_error_of_the_task_steps_ask_for_a_reset_and_never_go_on_silently(letters, mode, where):
+    flaky = Flaky(["a", "b"], letters, judge, max_new_tokens=2)
+    envs = textgym.TextGenVectorEnv(2, flaky, autoreset_mode=mode)
+    envs.reset(seed=0)
+    flaky.where = where
+
+    def until_it_raises():
+        for _ in range(50):
+            envs.step(np.array([1, 2]))
+            if mode is AutoresetMode.DISABLED and where == "sample":
+                envs.reset(options={"reset_mask": np.array([True, False])})
+
+    if mode is AutoresetMode.DISABLED and where == "sample":
+        with pytest.raises(RuntimeError, match="sample"):
+            until_it_raises()
+        return  # the reset failed; the texts that were running go on
+    with pytest.raises(RuntimeError, match=where):
+        until_it_raises()
+    with pytest.raises(gym.error.ResetNeeded):
+        envs.step(np.array([2, 2]))
+    flaky.where = ""
+    envs.reset()
+    envs.step(np.array([2, 2]))
+
+
+def test_a_prompt_that_cannot_be_drawn_leaves_the_running_texts_alone(letters):
+    flaky = Flaky(["a", "b"], letters, judge, max_new_tokens=4)
+    envs = textgym.TextGenVectorEnv(4, flaky, autoreset_mode=AutoresetMode.DISABLED, keep_episodes=True)
+    envs.reset(seed=0)
+    flaky.where = "sample"
+
+    def many_resets():
+        for _ in range(20):
+            envs.reset()
+
+    with pytest.raises(RuntimeError, match="sample"):
+        many_resets()
+    obs, _, _, _, _ = envs.step(np.ones(4, dtype=int))
+    for episode, release in envs.take_episodes():
+        assert list(episode.prompt.ids) == obs[release.slot, : len(episode.prompt.ids)].tolist()
+
+
+def test_max_episode_steps_works_for_every_task():
+    assert gym.make_vec("TextGen-v0", num_envs=2, max_episode_steps=14).rules.max_response_tokens == 14

@@ -31,7 +31,7 @@ def test_the_same_seed_draws_the_same_demonstrations(letters):
 
 def test_demonstrations_that_do_not_fit_are_named(letters):
     model, task = prepare(letters, [("a", "bcdefg")], max_new_tokens=4)
-    with pytest.raises(ValueError, match="demonstration has 7 tokens with its end-of-text but max_new_tokens is 4: 'bcdefg'"):
+    with pytest.raises(ValueError, match="demonstration has 7 tokens with its end but max_new_tokens is 4: 'bcdefg'"):
         warm_up(model, task, steps=1)
     model, task = prepare(letters, [("abab", "b")], max_prompt_tokens=2)
     with pytest.raises(ValueError, match="demonstration prompt has 4 tokens"):
@@ -42,3 +42,8 @@ def test_a_task_without_demonstrations_is_refused(letters):
     model, task = prepare(letters, [])
     with pytest.raises(ValueError, match="has no demonstrations"):
         warm_up(model, task, steps=1)
+
+
+def test_a_stop_string_closes_a_demonstration(letters):
+    model, task = prepare(letters, [("a", "b.")], max_new_tokens=2, stop=["."])
+    warm_up(model, task, steps=1)

@@ -104,8 +104,10 @@ class TextGenEnv(gym.Env[Any, Any]):
         token = self._token(action)
         self._tokens[self._length] = token
         self._length += 1
+        self._running = False  # until the step is through: what the task raises leaves a text that nobody scored
         code = self._code(token)
         if code == RUNNING:
+            self._running = True
             return self._observation(), 0.0, False, False, {}
         episode = self._finish(code)
         (release,) = self.rules.release([episode], [0])
@@ -132,7 +134,6 @@ class TextGenEnv(gym.Env[Any, Any]):
         assert self._prompt is not None and self._prompt.ids is not None
         response = self._tokens[len(self._prompt.ids) : self._length].copy()
         episode = self.rules.episode(self._prompt, response, code, self._count)
-        self._running = False
         self._count += 1
         return episode
 

@@ -54,6 +54,8 @@ def release(info: Mapping[str, Any], slot: int | None = None) -> Release | None:
     """
     if slot is not None:
         return next((item for item in releases(info) if item.slot == slot), None)
+    if "final_info" in info or "_token_rewards" in info:
+        raise ValueError("this is the info of a vector environment; read it with releases(info) or release(info, slot=i)")
     if "token_rewards" not in info:
         return None
     return _read({key: np.asarray(_host(value))[None] for key, value in info.items() if _is_ours(key)}, 0, 0)
@@ -64,6 +66,8 @@ def releases(info: Mapping[str, Any]) -> list[Release]:
     source = info.get("final_info", info)  # SAME_STEP puts the ended episode's info there
     mask = source.get("_token_rewards")
     if mask is None:
+        if "token_rewards" in source:
+            raise ValueError("this is the info of a single environment; read it with release(info)")
         return []
     arrays = {key: _host(value) for key, value in source.items() if _is_ours(key.removeprefix("_"))}
     return [_read(arrays, int(slot), int(slot)) for slot in np.flatnonzero(_host(mask))]

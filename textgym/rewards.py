@@ -35,6 +35,7 @@ _ALLOWED = (
     "return one finite real number (paid on the last agent token), one number per response token as a list, 1-D array or "
     "tensor, a list of Span(start, end, reward), or a Mapping from criterion names to those"
 )
+_TEXT = (str, bytes, bytearray, memoryview)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -76,7 +77,7 @@ def resolve(
 
 def _items(rewards: Any, count: int) -> list[Reward]:
     array_like = hasattr(rewards, "shape") and len(rewards.shape) >= 1
-    if not array_like and (not isinstance(rewards, Sequence) or isinstance(rewards, str | bytes)):
+    if not array_like and (not isinstance(rewards, Sequence) or isinstance(rewards, _TEXT)):
         raise ValueError(
             f"the reward function returned a {type(rewards).__name__} for {count} episodes; return a sequence with one "
             "reward per episode"
@@ -116,22 +117,22 @@ def _weight(weights: Mapping[str, float], name: str) -> float:
 
 def _lay(item: Reward, episode: Episode, where: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64] | None]:
     """Lay one unnamed reward on the tokens: float64 (T,), and the stream each character was given or None."""
-    item = _from_tensor(item)
+    item = _from_tensor(item, episode, where)
     if _is_number(item):
         return _lay_scalar(_finite(item, episode, where), episode, where), None
     if isinstance(item, np.ndarray):
-        if item.ndim != 1 or item.dtype.kind not in "iuf":
-            raise _error(episode, f"is an array of shape {item.shape} and dtype {item.dtype}{where}", _ALLOWED)
+        if item.ndim != 1 or item.dtype.kind not in "iuf" or isinstance(item, np.ma.MaskedArray):
+            raise _error(episode, f"is a {type(item).__name__} of shape {item.shape} and dtype {item.dtype}{where}", _ALLOWED)
         return _lay_tokens(item.astype(np.float64), episode, where), None
     if isinstance(item, list | tuple):
-        values = [_from_tensor(value) for value in item]
+        values = [_from_tensor(value, episode, where) for value in item]
         if all(isinstance(value, Span) for value in values):
             return _lay_spans(values, episode, where)
         if all(_is_number(value) for value in values):
             return _lay_tokens(np.array([_finite(v, episode, where) for v in values], dtype=np.float64), episode, where), None
         kinds = sorted({type(value).__name__ for value in values})
         raise _error(episode, f"is a list of {', '.join(kinds)}{where}", _ALLOWED)
-    raise _error(episode, f"is {item!r}, a {type(item).__name__}{where}", _ALLOWED)
+    raise _error(episode, f"is {_show(item)}, a {type(item).__name__}{where}", _ALLOWED)
 
 
 def _lay_scalar(value: float, episode: Episode, where: str) -> npt.NDArray[np.float64]:
@@ -191,16 +192,15 @@ def _lay_spans(
 def _check_span(span: Span, episode: Episode, where: str) -> float:
     length = len(episode.text)
     for edge in (span.start, span.end):
-        if isinstance(edge, bool | np.bool_) or not isinstance(edge, int | np.integer):
+        if not _is_whole(edge):
             raise _error(episode, f"has {span}{where}", "start and end are whole numbers of characters")
     if not 0 <= span.start < span.end <= length:
         raise _error(episode, f"has {span}{where}", f"0 <= start < end <= {length} (characters of its text {episode.text!r})")
     if span.split not in ("last", "uniform"):
         raise _error(episode, f"has {span}{where}", "split is 'last' or 'uniform'")
-    bad_type = isinstance(span.stream, bool | np.bool_) or not isinstance(span.stream, int | np.integer | None)
-    if bad_type or (span.stream is not None and not 0 <= span.stream < 2**31):
+    if span.stream is not None and not (_is_whole(span.stream) and 0 <= span.stream < 2**31):
         raise _error(episode, f"has {span}{where}", "stream is None or a whole number from 0 to 2**31 - 1")
-    value = _from_tensor(span.reward)
+    value = _from_tensor(span.reward, episode, where)
     if not _is_number(value):
         raise _error(episode, f"has {span}{where}", "a span's reward is one real number")
     return _finite(value, episode, where)
@@ -237,7 +237,7 @@ def _token_streams(char_streams: npt.NDArray[np.int64] | None, episode: Episode)
     return streams
 
 
-def check_streams(streams: Sequence[npt.ArrayLike], episodes: Sequence[Episode]) -> list[npt.NDArray[np.int64]]:
+def check_streams(streams: Any, episodes: Sequence[Episode]) -> list[npt.NDArray[np.int64]]:
     """Check what a streams function returned: int (T,) per episode, at least 0 on the agent's tokens.
 
     Returns:
@@ -246,12 +246,13 @@ def check_streams(streams: Sequence[npt.ArrayLike], episodes: Sequence[Episode])
     Raises:
         ValueError: naming the episode.
     """
-    if not isinstance(streams, Sequence | np.ndarray) or len(streams) != len(episodes):
-        count = len(streams) if hasattr(streams, "__len__") else type(streams).__name__
+    array_like = hasattr(streams, "shape") and len(streams.shape) >= 1
+    if not (array_like or isinstance(streams, Sequence)) or len(streams) != len(episodes):
+        count = f"{len(streams)} items" if array_like or isinstance(streams, Sequence) else f"a {type(streams).__name__}"
         raise ValueError(f"the streams function returned {count} for {len(episodes)} episodes; return one array per episode")
     checked = []
     for given, episode in zip(streams, episodes, strict=True):
-        array = np.asarray(_from_tensor(given))
+        array = np.asarray(_from_tensor(given, episode, " as streams"))
         if array.shape != (len(episode.ids),) or array.dtype.kind not in "iu":
             raise ValueError(
                 f"streams of episode {episode.episode_id} have shape {array.shape} and dtype {array.dtype}; return "
@@ -269,8 +270,12 @@ def check_streams(streams: Sequence[npt.ArrayLike], episodes: Sequence[Episode])
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, np.ndarray):
-        return value.ndim == 0 and value.dtype.kind in "iuf"
-    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+        return value.ndim == 0 and value.dtype.kind in "iuf" and not isinstance(value, np.ma.MaskedArray)
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_ | np.timedelta64)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
 
 
 def _finite(value: Any, episode: Episode, where: str) -> float:
@@ -286,15 +291,28 @@ def _finite(value: Any, episode: Episode, where: str) -> float:
 def _as_float32(paid: npt.NDArray[np.float64], episode: Episode) -> npt.NDArray[np.float32]:
     for token in np.flatnonzero(~(np.abs(paid) <= _FLOAT32_MAX))[:1]:
         raise _error(episode, f"adds up to {paid[token]} on token {token}", "the weighted sum of the criteria must fit float32")
-    return paid.astype(np.float32)
+    laid = paid.astype(np.float32)
+    for token in np.flatnonzero((paid != 0) & (laid == 0))[:1]:
+        raise _error(episode, f"adds up to {paid[token]} on token {token}", "that is too small for float32 and would become 0")
+    return laid
 
 
-def _from_tensor(item: Any) -> Any:
+def _from_tensor(item: Any, episode: Episode, where: str) -> Any:
     """Turn a torch tensor into an array without importing torch; everything else passes."""
-    if hasattr(item, "detach") and hasattr(item, "cpu"):
+    if not (hasattr(item, "detach") and hasattr(item, "cpu")):
+        return item
+    try:
         tensor = item.detach().cpu()
         return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
-    return item
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantised, meta, nested tensors
+        raise _error(episode, f"is a tensor that has no numpy form ({error}){where}", _ALLOWED) from error
+
+
+def _show(item: Any) -> str:
+    try:
+        return repr(item)[:200]
+    except Exception:  # the message is about the type then
+        return "an object that cannot be shown"
 
 
 def _error(episode: Episode, what: str, allowed: str) -> ValueError:

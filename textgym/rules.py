@@ -17,8 +17,7 @@ import numpy.typing as npt
 from textgym.episode import EndedBy, Episode, Prompt, Release, read_only
 from textgym.info import release_info, text_info
 from textgym.rewards import check_streams, resolve
-from textgym.task import PromptTask, Task, check_room, encode_prompt, resolve_task
-from textgym.tasks import DEFAULT_TASK
+from textgym.task import Task, check_room, encode_prompt, resolve_task
 from textgym.tokenizer import TextTokenizer
 
 RUNNING, EOS, STOP, TASK, LENGTH = range(5)
@@ -34,6 +33,7 @@ class Rules:
             among ``task_kwargs``, else the number duel.
         observation: "tokens" or "dict".
         info_text: add prompt, text and ended_by to the info of an ended episode.
+        max_episode_steps: length limit of a response in place of the task's ``max_new_tokens``.
         task_kwargs: arguments of the task's constructor.
 
     Raises:
@@ -46,16 +46,16 @@ class Rules:
         *,
         observation: Literal["tokens", "dict"] = "tokens",
         info_text: bool = False,
+        max_episode_steps: int | None = None,
         **task_kwargs: Any,
     ) -> None:
-        if task is None:
-            task = PromptTask if "prompts" in task_kwargs else DEFAULT_TASK
         if observation not in ("tokens", "dict"):
             raise ValueError(f"observation is {observation!r}; allowed are 'tokens' and 'dict'")
         self.task: Task = resolve_task(task, **task_kwargs)
         self.tokenizer = TextTokenizer(self.task.tokenizer)
         self.max_prompt_tokens = _positive("max_prompt_tokens", self.task.max_prompt_tokens)
-        self.max_response_tokens = _positive("max_new_tokens", self.task.max_new_tokens)
+        limit = self.task.max_new_tokens if max_episode_steps is None else max_episode_steps
+        self.max_response_tokens = _positive("max_new_tokens", limit)
         self.context_length = self.max_prompt_tokens + self.max_response_tokens
         self.vocab_size = self.tokenizer.vocab_size
         self.eos_token_id = self.tokenizer.eos_token_id
@@ -75,6 +75,13 @@ class Rules:
             raise ValueError(f"task.length_limit is {task.length_limit!r}; allowed are 'terminate' and 'truncate'")
         if isinstance(task.stop, str) or not all(isinstance(s, str) and s for s in task.stop):
             raise ValueError(f"task.stop is {task.stop!r}; give a list of strings that are not empty")
+        for piece in map(self.tokenizer.piece, self.tokenizer.special_ids):
+            for stop in task.stop:
+                if piece in stop:
+                    raise ValueError(
+                        f"task.stop has {stop!r}, but the special token {piece!r} is left out of texts, so it would never be "
+                        "found; define task.ended(prompt, ids) to end by a token"
+                    )
         for name, weight in task.weights.items():
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
                 raise ValueError(f"task.weights[{name!r}] is {weight!r}; weights are finite numbers")
@@ -104,10 +111,11 @@ class Rules:
         Raises:
             ValueError: the prompt does not fit, or has ids that are not tokens.
         """
-        given = options.get("prompt")
-        if given is None:
-            given = self.task.sample(rng)
-        elif isinstance(given, str):
+        # Drawn even if another one is asked for: the k-th prompt of a slot depends on its seed and k, nothing else.
+        given = self.task.sample(rng)
+        if options.get("prompt") is not None:
+            given = options["prompt"]
+        if isinstance(given, str):
             given = Prompt(given)
         if not isinstance(given, Prompt):
             raise ValueError(f"a prompt is a {type(given).__name__}; task.sample and options['prompt'] give a Prompt or a text")

@@ -222,6 +222,8 @@ def resolve_name(name: str) -> Any:
     if not module_name or not attribute:
         raise ValueError(f"{name!r} is not of the form 'module:Name'")
     try:
+        if module_name.startswith("."):
+            raise ModuleNotFoundError(name=module_name)
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name != module_name and not module_name.startswith(f"{error.name}."):
@@ -238,13 +240,15 @@ def resolve_task(task: Any, **task_kwargs: Any) -> Task:
     """Turn an environment id, a short name, ``"module:Name"``, a class or an object into a task.
 
     Args:
-        task: what names the task.
+        task: what names the task; None: ``PromptTask`` where ``prompts`` is among the arguments, else the number duel.
         task_kwargs: arguments of the task's constructor; an object that is already a task takes none.
 
     Raises:
         ValueError: nothing has that name; says what is there.
         TypeError: the object is not a task; says what it lacks.
     """
+    if task is None:
+        task = PromptTask if "prompts" in task_kwargs else DEFAULT_TASK
     if isinstance(task, str):
         return _resolve_task_name(task, task_kwargs)
     if (callable(task) and not isinstance(task, Task)) or inspect.isclass(task):
@@ -267,12 +271,12 @@ def _resolve_task_name(name: str, task_kwargs: dict[str, Any]) -> Task:
     module_name, _, env_id = name.rpartition(":")
     if module_name and env_id not in gym.registry:
         return resolve_task(resolve_name(name), **task_kwargs)
-    if module_name:
-        importlib.import_module(module_name)  # "textgym:TextGen-v0", the prefixed id of Gymnasium
+    if module_name not in ("", "textgym"):  # "textgym:TextGen-v0" is the prefixed id of Gymnasium
+        return resolve_task(resolve_name(name), **task_kwargs)
     spec = gym.registry.get(env_id)
     if spec is not None and _is_ours(spec):
-        kwargs = {"task": DEFAULT_TASK} | spec.kwargs | task_kwargs
-        return resolve_task(kwargs.pop("task"), **kwargs)
+        kwargs = spec.kwargs | task_kwargs
+        return resolve_task(kwargs.pop("task", None), **kwargs)
     known = [*TASKS, *(i for i, other in gym.registry.items() if _is_ours(other))]
     raise ValueError(f"there is no task {name!r}{_hint(name, known)}; there are {', '.join(known)}, and 'module:Name'")
 
@@ -288,15 +292,19 @@ def encode_prompt(prompt: Prompt, tokenizer: TextTokenizer) -> Prompt:
         ValueError: an id is not of the tokenizer's.
     """
     if prompt.ids is not None:
-        ids = np.asarray(prompt.ids, dtype=np.int64)
-        if ids.ndim != 1 or len(ids) == 0 or ids.min() < 0 or ids.max() >= tokenizer.vocab_size:
+        ids = np.asarray(prompt.ids)
+        fits = ids.ndim == 1 and len(ids) > 0 and ids.dtype.kind in "iu" and ids.min() >= 0 and ids.max() < tokenizer.vocab_size
+        if not fits:
             raise ValueError(
                 f"prompt {prompt.text!r} has ids {ids.tolist()}; allowed are one or more of 0..{tokenizer.vocab_size - 1}"
             )
+        ids = ids.astype(np.int64)
     elif prompt.text == "":
         ids = np.array([tokenizer.bos_token_id], dtype=np.int64)
     else:
         ids = tokenizer.encode(prompt.text)
+        if len(ids) == 0:
+            raise ValueError(f"prompt {prompt.text!r} encodes to no token; a model cannot predict from nothing")
     return Prompt(prompt.text, ids, prompt.metadata, prompt.group_id)
 
 

@@ -58,7 +58,15 @@ class TextTokenizer:
         self.eos_token_id = int(eos)
         self.bos_token_id = int(eos if bos is None else bos)
         self.special_ids = frozenset(i for i, t in backend.get_added_tokens_decoder().items() if t.special)
+        self._fallback_bytes = self._find_fallback_bytes()
         self._check()
+
+    def _find_fallback_bytes(self) -> dict[int, int]:
+        """Find the tokens ``<0xNN>`` that the decoder turns into bytes; empty where it does not."""
+        named = {f"<0x{byte:02X}>": byte for byte in range(256)}
+        found = {i: byte for piece, byte in named.items() if (i := self.backend.token_to_id(piece)) is not None}
+        probe = next((i for i, byte in found.items() if byte == ord("A")), None)
+        return found if probe is not None and self.decode([probe, probe]) == "AA" else {}
 
     def _check(self) -> None:
         largest = max(self.backend.get_vocab(with_added_tokens=True).values())
@@ -138,10 +146,14 @@ class TextTokenizer:
         bytes become.
         """
         offsets = np.zeros((len(tokens), 2), dtype=np.int64)
-        start = 0
-        for i, token in enumerate(tokens):
-            if token in self.special_ids:
+        start = i = 0
+        while i < len(tokens):
+            if tokens[i] in self.special_ids:
                 offsets[i] = offsets[i - 1, 1] if i else 0
+                i += 1
+                continue
+            if tokens[i] in self._fallback_bytes:
+                i, start = self._offsets_of_bytes(tokens, i, start, offsets)
                 continue
             prefix = self.decode(tokens[: i + 1])
             settled = max(start, _common_prefix(prefix, text))
@@ -152,7 +164,34 @@ class TextTokenizer:
             else:
                 offsets[i] = start, settled
             start = settled
+            i += 1
         return offsets
+
+    def _offsets_of_bytes(self, tokens: list[int], first: int, start: int, offsets: npt.NDArray[np.int64]) -> tuple[int, int]:
+        """Fill the offsets of a run of byte-fallback tokens. Returns the first token after it, and where that one starts.
+
+        A run is decoded as a whole: to characters where all of it is UTF-8, else to one replacement character per byte. So
+        no prefix of a run tells what its bytes become. Special tokens do not end a run; they are gone before decoding.
+        """
+        run = []
+        end = first
+        while end < len(tokens) and (tokens[end] in self._fallback_bytes or tokens[end] in self.special_ids):
+            run.append(end)
+            end += 1
+        data = bytes(self._fallback_bytes[tokens[i]] for i in run if tokens[i] not in self.special_ids)
+        try:
+            data.decode("utf-8")
+            lead = np.array([byte & 0xC0 != 0x80 for byte in data])  # bytes that begin a character
+            character = np.cumsum(lead) - 1
+        except UnicodeDecodeError:
+            character = np.arange(len(data))
+        held = iter(character.tolist())
+        for i in run:
+            if tokens[i] in self.special_ids:
+                offsets[i] = offsets[i - 1, 1]
+            else:
+                offsets[i] = start + next(held) + np.array([0, 1])
+        return end, start + int(character[-1]) + 1
 
     def may_complete(self, stops: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Mark the tokens whose text can hold the last character of one of ``stops``. Returns bool (V,).
@@ -160,14 +199,13 @@ class TextTokenizer:
         A table of candidates, so that a step only decodes where a stop string can have been completed. Bytes of a split
         character are always candidates.
         """
-        anchor = self.backend.encode("a", add_special_tokens=False).ids if not self._word_level() else []
+        if not isinstance(self.backend.decoder, decoders.ByteLevel | decoders.Fuse | decoders.Metaspace | decoders.Sequence):
+            return np.ones(self.vocab_size, dtype=np.bool_)  # a decoder that may put characters between any two tokens
+        anchor = [next(i for i in range(self.vocab_size) if i not in self.special_ids)]
         alone = self.backend.decode_batch([[i] for i in range(self.vocab_size)], skip_special_tokens=False)
         inside = self.backend.decode_batch([[*anchor, i] for i in range(self.vocab_size)], skip_special_tokens=False)
         wanted = {stop[-1] for stop in stops} | {REPLACEMENT}
         return np.array([any(c in a or c in b for c in wanted) for a, b in zip(alone, inside, strict=True)], dtype=np.bool_)
-
-    def _word_level(self) -> bool:
-        return isinstance(self.backend.model, models.WordLevel)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write files that ``transformers.AutoTokenizer.from_pretrained(folder)`` loads."""

@@ -41,9 +41,12 @@ class TorchStore:
 
     def append(self, actions: Any, acting: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_] | None]:
         """Append one token to each acting slot; see ``NumpyStore.append``."""
+        if isinstance(actions, np.ndarray) and actions.dtype.kind == "u":
+            actions = actions.astype(np.int64)  # torch has few operations for unsigned integers
         actions = torch.as_tensor(actions, device=self.device)
         integers = not (actions.is_floating_point() or actions.is_complex() or actions.dtype == torch.bool)
         check_actions(actions.shape, integers, actions.dtype, len(self.lengths))
+        actions = actions.to(torch.int64)
         everyone = bool(acting.all())
         rows = self._all if everyone else torch.from_numpy(np.flatnonzero(acting)).to(self.device)
         taken = actions if everyone else actions[rows]
@@ -56,7 +59,7 @@ class TorchStore:
         for slot in np.flatnonzero(flags & _BAD)[:1]:
             raise no_token(actions[slot], slot, self.rules.vocab_size)
         columns = torch.from_numpy(self.lengths[acting]).to(self.device)
-        self.tokens[rows, columns] = taken.to(torch.int64)
+        self.tokens[rows, columns] = taken
         self.lengths[acting] += 1
         full = acting & (self.lengths - self.starts >= self.rules.max_response_tokens)
         codes = np.where(flags & EOS, EOS, np.where(full, LENGTH, RUNNING)).astype(np.int8)

@@ -65,16 +65,16 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         render_mode: None = None,
         **task_kwargs: Any,
     ) -> None:
-        limit = task_kwargs.get("max_new_tokens", max_episode_steps)
-        if max_episode_steps is not None:
-            task_kwargs["max_new_tokens"] = max_episode_steps
-        if limit != task_kwargs.get("max_new_tokens"):
-            raise ValueError(f"max_episode_steps is {max_episode_steps} and max_new_tokens {limit}: two names of one limit")
+        if max_episode_steps is not None and task_kwargs.get("max_new_tokens", max_episode_steps) != max_episode_steps:
+            other = task_kwargs["max_new_tokens"]
+            raise ValueError(f"max_episode_steps is {max_episode_steps} and max_new_tokens {other}: two names of one limit")
         if num_envs < 1 or group_size < 1 or num_envs % group_size:
             raise ValueError(f"num_envs is {num_envs} and group_size {group_size}; num_envs is a multiple of group_size")
         self.num_envs = num_envs
         self.group_size = group_size
-        self.rules = Rules(task, observation=observation, info_text=info_text, **task_kwargs)
+        self.rules = Rules(
+            task, observation=observation, info_text=info_text, max_episode_steps=max_episode_steps, **task_kwargs
+        )
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
@@ -87,6 +87,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._seeds = [-1] * num_envs
         self._prompts: list[Prompt | None] = [None] * num_envs
         self._counts = np.zeros(num_envs, dtype=np.int64)  # episodes that each slot has started, less the running one
+        self._broken = False
         self._idle = np.ones(num_envs, dtype=np.bool_)  # slots in which no episode runs
         self._kept: list[tuple[Episode, Release]] | None = [] if keep_episodes else None
 
@@ -120,6 +121,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             if seeds[slot] is not None:
                 self._rngs[slot], self._seeds[slot] = np_random(seeds[slot])
         self._start(slots, options)
+        self._broken = self._broken and not mask.all()
         return self._store.observation(), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -136,11 +138,12 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             ValueError: an action is no token; names the slot.
             gymnasium.error.ResetNeeded: no slot was ever reset.
         """
-        if all(prompt is None for prompt in self._prompts):
-            raise gym.error.ResetNeeded("no episode is running; call reset() before step()")
+        if self._broken or all(prompt is None for prompt in self._prompts):
+            raise gym.error.ResetNeeded("no episode is running, or the last step raised an error; call reset() before step()")
         # 1) append; idle slots do not act
         acting = ~self._idle
         codes, look = self._store.append(actions, acting)
+        self._broken = True  # until the step is through: what the task raises below leaves texts that nobody scored
         if look is not None:
             self._look(codes, look & (codes != EOS))
         # 2) NEXT_STEP: slots that ended in the step before start anew instead of acting
@@ -154,6 +157,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         ended = np.flatnonzero(codes)
         if len(ended):
             infos = self._finish(ended, codes, rewards, terminated, truncated)
+        self._broken = False
         output = self._store.output
         return self._store.observation(), output(rewards), output(terminated), output(truncated), infos
 
@@ -210,19 +214,30 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 codes[slot] = code
 
     def _start(self, slots: npt.NDArray[np.int64], options: dict[str, Any]) -> None:
-        for slot in slots:
-            if not self._idle[slot]:
-                self._counts[slot] += 1  # a running episode is given up; its number is not used again
-            group = int(slot) // self.group_size + (self.num_envs // self.group_size) * int(self._counts[slot])
-            self._prompts[slot] = self.rules.prompt(self._rng(int(slot)), options, group)
-        self._store.start(slots, [np.asarray(self._prompts[slot].ids) for slot in slots])  # type: ignore[union-attr]
+        # A running episode is given up; its number is not used again.
+        counts = self._counts[slots] + ~self._idle[slots]
+        groups = slots // self.group_size + (self.num_envs // self.group_size) * counts
+        # All prompts are drawn before any text is touched: a prompt that does not fit leaves the others as they are.
+        prompts = [
+            self.rules.prompt(self._rng(int(slot)), options, int(group)) for slot, group in zip(slots, groups, strict=True)
+        ]
+        self._store.start(slots, [np.asarray(prompt.ids) for prompt in prompts])
+        for slot, prompt in zip(slots, prompts, strict=True):
+            self._prompts[slot] = prompt
+        self._counts[slots] = counts
         self._idle[slots] = False
 
     def _rng(self, slot: int) -> np.random.Generator:
+        """Give the slot's generator; a slot that was never seeded draws a seed, together with its group."""
         rng = self._rngs[slot]
         if rng is None:
-            rng, self._seeds[slot] = np_random(None)
-            self._rngs[slot] = rng
+            first = slot - slot % self.group_size
+            _, seed = np_random(None)
+            for member in range(first, first + self.group_size):
+                if self._rngs[member] is None:
+                    self._rngs[member], self._seeds[member] = np_random(seed)
+            rng = self._rngs[slot]
+            assert rng is not None
         return rng
 
     def _slot_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
@@ -232,6 +247,9 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             return [int(seed) + slot // self.group_size for slot in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ValueError(f"seed has {len(seed)} entries for {self.num_envs} slots; give one number or one per slot")
+        groups = [set(seed[first : first + self.group_size]) for first in range(0, self.num_envs, self.group_size)]
+        if any(len(group) > 1 for group in groups):
+            raise ValueError(f"seed is {list(seed)}; slots of one group (group_size {self.group_size}) need the same seed")
         return list(seed)
 
     def _reset_mask(self, mask: Any) -> npt.NDArray[np.bool_]:

@@ -48,21 +48,36 @@ class Agent(Protocol):
         ...
 
 
+def find_agent(agent: Any) -> Any:
+    """Find what a short name, ``"module:Name"`` or an entry point of the group ``textgym.agents`` names; objects pass.
+
+    Raises:
+        ValueError: nothing has that name; says what is there.
+    """
+    if not isinstance(agent, str):
+        return agent
+    found = {point.name: point for point in entry_points(group="textgym.agents")}
+    if agent in AGENTS or ":" in agent:
+        return resolve_name(AGENTS.get(agent, agent))
+    if agent not in found:
+        raise ValueError(f"there is no agent {agent!r}; there are {', '.join([*AGENTS, *found])}, and 'module:Name'")
+    return found[agent].load()
+
+
 def resolve_agent(agent: Any, policy: Policy, *, seed: int, **kwargs: Any) -> Agent:
-    """Turn a short name, ``"module:Name"``, an entry point of the group ``textgym.agents``, a class or an object into an agent.
+    """Turn a name (see ``find_agent``), a class, a function or an object into an agent.
+
+    Args:
+        agent: a class or function is called as ``agent(policy, seed=seed, **kwargs)``; an object is taken as it is.
+        policy: what the agent may learn with.
+        seed: of whatever the agent draws.
+        kwargs: further arguments of the class.
 
     Raises:
         ValueError: nothing has that name; says what is there.
         TypeError: the object lacks a member of ``Agent``.
     """
-    if isinstance(agent, str):
-        found = {point.name: point for point in entry_points(group="textgym.agents")}
-        if agent in AGENTS or ":" in agent:
-            agent = resolve_name(AGENTS.get(agent, agent))
-        elif agent in found:
-            agent = found[agent].load()
-        else:
-            raise ValueError(f"there is no agent {agent!r}; there are {', '.join([*AGENTS, *found])}, and 'module:Name'")
+    agent = find_agent(agent)
     if inspect.isclass(agent) or inspect.isfunction(agent):
         agent = _make(agent, policy, seed=seed, **kwargs)
     missing = [member for member in ("policy", "learn", "save", "load") if not hasattr(agent, member)]

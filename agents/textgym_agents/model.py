@@ -118,6 +118,9 @@ class ActorCritic(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write ``folder/policy`` (model and tokenizer, for AutoModelForCausalLM) and ``folder/value_head.safetensors``."""
         folder = Path(folder)
+        for config in (self.lm.config, self.lm.generation_config):
+            if config is not None and config.eos_token_id is None:  # so that `generate` knows where a text ends
+                config.eos_token_id, config.bos_token_id = self.tokenizer.eos_token_id, self.tokenizer.bos_token_id
         self.lm.save_pretrained(folder / "policy")
         self.tokenizer.save_pretrained(folder / "policy")
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.value_head.state_dict().items()}

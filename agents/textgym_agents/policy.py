@@ -56,6 +56,7 @@ class CausalLMPolicy:
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
         """Forget the texts of ``slots``; their rows are free for others."""
         slots = np.asarray(slots, dtype=np.int64)
+        slots = slots[slots < self.num_slots]  # `act` names a slot that there is not
         rows = self._row_of[slots]
         self._slot_of[rows[rows >= 0]] = -1
         self._row_of[slots] = -1
@@ -73,6 +74,11 @@ class CausalLMPolicy:
             ValueError: a text has not grown since its slot last acted, and ``reset_slots`` was not called.
         """
         slots = np.asarray(slots, dtype=np.int64)
+        if len(slots) and slots.max() >= self.num_slots:
+            raise ValueError(
+                f"slot {slots.max()} was asked for but the policy has {self.num_slots} slots; make it with the environment's "
+                "num_envs"
+            )
         tokens = torch.as_tensor(obs, device=self.device)
         lengths = (tokens >= 0).sum(1).cpu().numpy()
         for i in np.flatnonzero(lengths <= self._cached[slots])[:1]:
@@ -155,4 +161,6 @@ class CausalLMPolicy:
         # A little under the total, so that rounding never passes the last token with probability above 0.
         draw = torch.rand(len(hidden), 1, generator=self._generator, device=self.device) * (1 - 2**-22) * cdf[:, -1:]
         tokens = torch.searchsorted(cdf, draw, right=True)
+        if (tokens >= self.model.vocab_size).any():
+            raise FloatingPointError("the model's logits are not finite, so no token can be sampled; its weights may be NaN")
         return Step(tokens.squeeze(1), logprobs.gather(1, tokens).squeeze(1), self.model.values(hidden))

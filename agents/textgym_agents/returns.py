@@ -62,6 +62,8 @@ def stream_gae(
     _check_finite("values", values.masked_fill(~agent_mask, 0))
     _check_finite("final_values", final_values.masked_fill(~truncated, 0)[:, None])
 
+    dtype = torch.promote_types(torch.promote_types(token_rewards.dtype, values.dtype), torch.float32)
+    token_rewards, values, final_values = token_rewards.to(dtype), values.to(dtype), final_values.to(dtype)
     # Whatever is not the agent's is a stream of its own, -1, which no agent token ever reads.
     kinds, index = torch.unique(streams.masked_fill(~agent_mask, -1), return_inverse=True)
     next_value = values.new_zeros(shape[0], len(kinds))  # V(t') of each stream, filled from the last token backwards

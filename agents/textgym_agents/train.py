@@ -20,7 +20,7 @@ from accelerate import PartialState
 from gymnasium.vector import AutoresetMode
 
 from textgym import Episode, Release, RewardForm, Task, TextGenVectorEnv, TextTokenizer, resolve_task
-from textgym_agents.agent import Agent, resolve_agent
+from textgym_agents.agent import find_agent, resolve_agent
 from textgym_agents.evaluate import judge, play
 from textgym_agents.model import ActorCritic, load_lm, load_tokenizer, tiny_gpt2
 from textgym_agents.policy import CausalLMPolicy
@@ -73,6 +73,18 @@ class TrainConfig:
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """The options of PPO."""
 
+    def __post_init__(self) -> None:
+        for name in ("updates", "num_slots", "eval_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}; it must be at least 0")
+        if self.num_slots > self.ppo.episodes_per_update:
+            raise ValueError(
+                f"num_slots is {self.num_slots} but an update collects {self.ppo.episodes_per_update} episodes; lower "
+                "num_slots or raise episodes_per_update"
+            )
+
 
 class Reporter:
     """Hears how a run goes; ``cli`` derives the one with a progress bar."""
@@ -116,13 +128,15 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     process = PartialState(cpu=device == "cpu")  # several of them under `accelerate launch`; one of them writes
     # 1) task, model, agent
     task = build_task(config)
+    make_agent = find_agent(config.agent)
     policy = build_policy(config, task, device, rank=process.process_index)
     folder = _make_folder(config, task) if process.is_main_process else Path(os.devnull)
     # 2) warm-up: the form of the task's texts, not yet its goal
     warm_up_policy(config, task, policy, reporter)
     played_before = _play(config, task, policy, device)
     before = judge(task, played_before)
-    agent = _build_agent(config, policy)
+    options = {"config": config.ppo} if make_agent is PPO else {}
+    agent = resolve_agent(make_agent, policy, seed=config.seed, **options)
     # 3) learn
     envs = TextGenVectorEnv(
         config.num_slots,
@@ -194,11 +208,6 @@ def pick_device(name: str) -> str:
     if torch.device(name).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {name!r} but torch sees no CUDA device; use --device cpu or auto")
     return name
-
-
-def _build_agent(config: TrainConfig, policy: CausalLMPolicy) -> Agent:
-    options = {"config": config.ppo} if config.agent in ("ppo", PPO) else {}
-    return resolve_agent(config.agent, policy, seed=config.seed, **options)
 
 
 def _play(config: TrainConfig, task: Task, policy: Any, device: str) -> list[tuple[Episode, Release]]:

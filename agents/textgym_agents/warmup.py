@@ -27,7 +27,7 @@ def warm_up(
     seed: int = 0,
     callback: Callable[[int, float], None] | None = None,
 ) -> float:
-    """Maximise the likelihood of the task's demonstrations, each closed by end-of-text.
+    """Maximise the likelihood of the task's demonstrations, each closed by end-of-text (or by the stop string in it).
 
     Args:
         model: learns; its value head is left alone.
@@ -72,11 +72,12 @@ def _batch(
     for prompt, text in examples:
         encoded = encode_prompt(prompt, tokenizer)
         check_room(encoded, task.max_prompt_tokens, "demonstration prompt")
-        response = np.append(tokenizer.encode(text), tokenizer.eos_token_id)
+        response = tokenizer.encode(text)
+        if not any(stop in text for stop in task.stop):  # a stop string has ended the text already
+            response = np.append(response, tokenizer.eos_token_id)
         if len(response) > task.max_new_tokens:
             raise ValueError(
-                f"demonstration has {len(response)} tokens with its end-of-text but max_new_tokens is "
-                f"{task.max_new_tokens}: {text!r}"
+                f"demonstration has {len(response)} tokens with its end but max_new_tokens is {task.max_new_tokens}: {text!r}"
             )
         rows.append(torch.from_numpy(np.concatenate([np.asarray(encoded.ids), response])))
         prompt_lengths.append(len(rows[-1]) - len(response))
