@@ -16,7 +16,7 @@ from textgym import PromptTask, Task
 SMALL = {"episodes_per_update": 8, "minibatch_episodes": 4, "epochs": 2}
 
 
-def prepare(letters, reward_fn=lambda e: [float(x.text.count("a")) for x in e], seed=0, config=None, **kwargs):
+def prepare(letters, reward_fn=lambda e: [float(len(x.ids)) for x in e], seed=0, config=None, **kwargs):
     task = PromptTask(["a", "bcd"], letters, reward_fn, **{"max_new_tokens": 8, **kwargs})
     policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 4, seed=seed)
     envs = textgym.TextGenVectorEnv(4, task, autoreset_mode=AutoresetMode.DISABLED, output="torch", keep_episodes=True)
