@@ -166,6 +166,14 @@ def test_torch_output_equals_numpy_output(letters, mode, observation):
             )
 
 
+def test_a_step_in_which_nothing_runs_is_an_error_not_an_endless_silence(letters):
+    envs = native(letters, 2, AutoresetMode.DISABLED)
+    envs.reset(seed=0)
+    envs.step(np.array([1, 1]))
+    with pytest.raises(gym.error.ResetNeeded, match=r"every episode has ended; .*reset_mask"):
+        envs.step(np.array([2, 2]))
+
+
 def test_disabled_ignores_ended_slots_until_they_are_reset(letters):
     envs = native(letters, 2, AutoresetMode.DISABLED)
     envs.reset(seed=0)

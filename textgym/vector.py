@@ -29,7 +29,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         task: see ``TextGenEnv``.
         autoreset_mode: SAME_STEP (default), NEXT_STEP or DISABLED, as ``gymnasium.vector.AutoresetMode`` or its value.
             Under DISABLED the actions of ended slots are ignored (unchanged observation, reward 0, no second release)
-            until ``reset(options={"reset_mask": mask})``, so that slots can be refilled in groups.
+            until ``reset(options={"reset_mask": mask})``, so that slots can be refilled in groups; a step in which no slot
+            is running is an error.
         output: "numpy", or "torch": every array a tensor on ``device``; ``final_obs`` is then one tensor, valid where
             ``_final_obs``.
         device: where the tensors of ``output="torch"`` live.
@@ -142,6 +143,11 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             raise gym.error.ResetNeeded("no episode is running, or the last step raised an error; call reset() before step()")
         # 1) append; idle slots do not act
         acting = ~self._idle
+        if not acting.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
+            raise gym.error.ResetNeeded(
+                'every episode has ended; start others with reset(options={"reset_mask": terminated | truncated}), or make the '
+                "environment with another autoreset_mode"
+            )
         codes, look = self._store.append(actions, acting)
         self._broken = True  # until the step is through: what the task raises below leaves texts that nobody scored
         if look is not None:
