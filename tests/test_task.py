@@ -130,6 +130,7 @@ def test_reward_forms_keep_each_sum_and_change_the_rest():
     assert forms["tokens", False].token_rewards.tolist() == original.token_rewards.tolist()
     assert set(forms["tokens", False].streams) == {0}
     assert np.flatnonzero(forms["scalar", True].token_rewards).tolist() == []  # +1 - 1
+    assert set(forms["scalar", True].streams) == {0}  # a sum is the whole text's
     assert len({float(release.token_rewards.sum()) for release in forms.values()}) == 1
     with pytest.raises(ValueError, match="'tokens' and 'scalar'"):
         RewardForm(duel, "dense")

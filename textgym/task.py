@@ -169,7 +169,8 @@ class RewardForm(Task):
 
     Args:
         task: the task to wrap.
-        form: "tokens" keeps the rewards, "scalar" pays only their sum, on the last agent token.
+        form: "tokens" keeps the rewards, "scalar" pays only their sum, on the last agent token; a sum is the whole text's, so
+            there is only one stream then.
         streams: False puts every token into stream 0.
     """
 
@@ -178,21 +179,21 @@ class RewardForm(Task):
             raise ValueError(f"form is {form!r}; allowed are 'tokens' and 'scalar'")
         self.task = task
         self.form = form
-        self.keep_streams = streams
+        self.keep_streams = streams and form == "tokens"
         self.tokenizer = task.tokenizer
         self.max_prompt_tokens = task.max_prompt_tokens
         self.max_new_tokens = task.max_new_tokens
         self.stop = task.stop
         self.length_limit = task.length_limit
         self.weights = {} if self._rewritten else task.weights
-        self.causal_streams = task.causal_streams or not streams
+        self.causal_streams = task.causal_streams or not self.keep_streams
         self.ended = task.ended
         self.sample, self.success, self.score = task.sample, task.success, task.score
         self.metrics, self.demonstrations = task.metrics, task.demonstrations
 
     @property
     def _rewritten(self) -> bool:
-        return self.form == "scalar" or not self.keep_streams
+        return not self.keep_streams
 
     def rewards(self, episodes: Sequence[Episode]) -> Sequence[Reward]:
         """Give the task's rewards in the chosen form; the sum of each episode stays."""
@@ -205,10 +206,7 @@ class RewardForm(Task):
         return [item.token_rewards for item in resolved]
 
     def streams(self, episodes: Sequence[Episode]) -> Sequence[npt.ArrayLike] | None:
-        """Give the task's streams, or one stream.
-
-        A scalar pays no spans, so streams that only spans name are not there in the scalar form.
-        """
+        """Give the task's streams, or one stream."""
         return self.task.streams(episodes) if self.keep_streams else None
 
 
