@@ -39,3 +39,12 @@ def test_objects_that_are_no_agents_say_what_they_lack():
 
     with pytest.raises(TypeError, match="NoLearn is not an agent: it lacks learn, save, load"):
         resolve_agent(NoLearn(), "p", seed=0)
+
+
+class NoSeed:
+    def __init__(self, policy): ...
+
+
+def test_agents_that_cannot_be_made_say_what_they_take():
+    with pytest.raises(ValueError, match="NoSeed: got an unexpected keyword argument 'seed'; its arguments are policy"):
+        resolve_agent(NoSeed, "p", seed=0)

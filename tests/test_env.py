@@ -206,8 +206,10 @@ def test_stepping_without_an_episode_is_refused(letters):
 
 
 def test_unknown_arguments_are_refused(letters):
-    with pytest.raises(TypeError, match="max_tokens"):
+    with pytest.raises(ValueError, match=r"unexpected keyword argument 'max_tokens'\. Did you mean 'max_new_tokens'"):
         make(letters, max_tokens=3)
+    with pytest.raises(ValueError, match="missing a required argument: 'prompts'"):
+        textgym.TextGenEnv(tokenizer=letters, reward_fn=zeros)
 
 
 def test_arguments_of_the_task_go_through_gym_make():

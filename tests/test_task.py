@@ -154,3 +154,23 @@ def test_prompts_without_tokens_are_refused():
         PromptTask([" ", "a"], textgym.TextTokenizer(backend, eos_token_id=0), lambda e: [])
     with pytest.raises(ValueError, match="allowed are one or more of"):
         encode_prompt(Prompt("x", [2.9]), textgym.symbol_tokenizer(["a", "b"]))
+
+
+def test_a_task_without_rewards_says_so():
+    class Forgot(Task):
+        tokenizer = textgym.symbol_tokenizer(["a"])
+
+        def sample(self, rng):
+            return Prompt("a")
+
+    with pytest.raises(TypeError, match="lacks rewards"):
+        resolve_task(Forgot())
+
+
+def test_typical_slips_are_named(letters):
+    with pytest.raises(ValueError, match=r"write it without '\.py'"):
+        resolve_name("my_task.py:Task")
+    with pytest.raises(ValueError, match="reward_fn is 'f'; give a function"):
+        PromptTask(["a"], letters, "f")
+    with pytest.raises(ValueError, match=r"NumberDuel: got an unexpected keyword argument 'mases'\. Did you mean 'masses'"):
+        resolve_task("number_duel", mases=(1, 0))

@@ -29,8 +29,10 @@ def test_longest_symbol_is_taken_first():
 
 
 def test_unknown_text_is_an_error_not_a_silent_drop(letters):
-    with pytest.raises(Exception, match="UNK"):
+    with pytest.raises(ValueError, match="the tokenizer cannot encode 'abz'"):
         letters.encode("abz")
+    with pytest.raises(ValueError, match="one or more distinct texts"):
+        symbol_tokenizer([])
 
 
 def test_builtin_tokenizer_loads_with_auto_tokenizer(letters, tmp_path):

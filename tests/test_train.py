@@ -111,7 +111,8 @@ class Quiet:
 
 def test_an_agent_from_outside_gets_the_same_run_folder(tmp_path):
     listener = Listener()
-    train(TrainConfig(agent=f"{__name__}:Quiet", out=tmp_path, **SMALL), listener)
+    ppo = PPOConfig(episodes_per_update=8)
+    train(TrainConfig(agent=f"{__name__}:Quiet", out=tmp_path, **{**SMALL, "ppo": ppo}), listener)
     assert listener.last == {"done": 16, "episodes": 16}
     assert (tmp_path / "policy" / "config.json").exists()
 
@@ -150,3 +151,38 @@ def test_ppo_by_its_long_name_gets_its_options_too(tmp_path):
     listener = Listener()
     train(TrainConfig(agent="textgym_agents.ppo:PPO", out=tmp_path, **SMALL), listener)
     assert listener.last["update"] == 2
+
+
+class NoTokenizer(NumberDuel):
+    def __init__(self):
+        super().__init__()
+
+
+def test_a_task_that_takes_no_tokenizer_cannot_be_played_with_a_named_model(byte_bpe, tmp_path):
+    PreTrainedTokenizerFast(tokenizer_object=byte_bpe, eos_token="<|endoftext|>").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="NoTokenizer takes no tokenizer"):
+        build_task(TrainConfig(task=f"{__name__}:NoTokenizer", model=str(tmp_path)))
+
+
+def test_a_model_without_its_tokenizer_or_that_is_not_there_is_refused(byte_bpe, tmp_path):
+    build_lm("gpt2", 400, context=64).save_pretrained(tmp_path / "lm")
+    with pytest.raises(ValueError, match="has no tokenizer files"):
+        train(TrainConfig(model=str(tmp_path / "lm"), out=tmp_path / "run", **SMALL))
+    with pytest.raises(ValueError, match="cannot load"):
+        train(TrainConfig(model=str(tmp_path / "nothing"), out=tmp_path / "run", **SMALL))
+
+
+def test_a_run_folder_is_never_written_twice(tmp_path):
+    train(TrainConfig(out=tmp_path, **SMALL))
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(TrainConfig(out=tmp_path, **SMALL))
+
+
+def test_options_that_the_agent_does_not_read_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="does not read the options of PPO"):
+        train(TrainConfig(agent=Quiet, out=tmp_path, **{**SMALL, "ppo": PPOConfig(gae_lambda=0.5)}))
+
+
+def test_a_device_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="allowed are auto, cpu and cuda"):
+        pick_device("gpu")

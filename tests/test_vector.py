@@ -400,3 +400,16 @@ def test_a_prompt_that_cannot_be_drawn_leaves_the_running_texts_alone(letters):
 
 def test_max_episode_steps_works_for_every_task():
     assert gym.make_vec("TextGen-v0", num_envs=2, max_episode_steps=14).rules.max_response_tokens == 14
+
+
+def test_autoreset_modes_go_by_value_and_by_name(letters):
+    for name in ("SameStep", "SAME_STEP", AutoresetMode.SAME_STEP):
+        assert native(letters, 1, name).autoreset_mode is AutoresetMode.SAME_STEP
+    with pytest.raises(ValueError, match="allowed are NextStep, SameStep, Disabled"):
+        native(letters, 1, "sometimes")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_refused(letters):
+    with pytest.raises(ValueError, match="sees no CUDA device"):
+        textgym.TextGenVectorEnv(1, task(letters), output="torch", device="cuda")

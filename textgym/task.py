@@ -118,6 +118,9 @@ class PromptTask(Task):
         score_fn: Callable[[Sequence[Episode]], float] | None = None,
         demonstrations: Sequence[tuple[str | Prompt, str]] = (),
     ) -> None:
+        for name, function in (("reward_fn", reward_fn), ("streams_fn", streams_fn)):
+            if not callable(function) and (name == "reward_fn" or function is not None):
+                raise ValueError(f"{name} is {function!r}; give a function of a list of episodes")
         if isinstance(prompts, str) or len(prompts) == 0:
             raise ValueError(f"prompts is {prompts!r}; give a list with at least one text or Prompt")
         self.tokenizer = TextTokenizer(tokenizer)
@@ -226,12 +229,31 @@ def resolve_name(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != module_name and not module_name.startswith(f"{error.name}."):
             raise  # the module is there; something that it imports is not
-        raise ValueError(
-            f"there is no module {module_name!r} (from {name!r}); is its folder on PYTHONPATH and spelled right?"
-        ) from error
+        hint = "; write it without '.py'" if module_name.endswith(".py") else "; is its folder on PYTHONPATH and spelled right?"
+        raise ValueError(f"there is no module {module_name!r} (from {name!r}){hint}") from error
     if not hasattr(module, attribute):
         raise ValueError(f"module {module_name!r} has no {attribute!r} (from {name!r}){_hint(attribute, dir(module))}")
     return getattr(module, attribute)
+
+
+def check_arguments(factory: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Check that ``factory`` can be called so; what it takes is then named, without its values.
+
+    Raises:
+        ValueError: an argument is missing or unknown.
+    """
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # some callables have none; calling them will tell
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        name = getattr(factory, "__name__", type(factory).__name__)
+        known = list(signature.parameters)
+        unknown = [key for key in kwargs if key not in known]
+        hint = _hint(unknown[0], known) if unknown else ""
+        raise ValueError(f"{name}: {error}{hint}; its arguments are {', '.join(known) or 'none'}") from None
 
 
 def resolve_task(task: Any, **task_kwargs: Any) -> Task:
@@ -242,39 +264,46 @@ def resolve_task(task: Any, **task_kwargs: Any) -> Task:
         task_kwargs: arguments of the task's constructor; an object that is already a task takes none.
 
     Raises:
-        ValueError: nothing has that name; says what is there.
+        ValueError: nothing has that name, or its constructor does not take these arguments; says what there is.
         TypeError: the object is not a task; says what it lacks.
     """
     if task is None:
-        task = PromptTask if "prompts" in task_kwargs else DEFAULT_TASK
+        task = PromptTask if {"prompts", "reward_fn"} & task_kwargs.keys() else DEFAULT_TASK
     if isinstance(task, str):
-        return _resolve_task_name(task, task_kwargs)
+        found, fixed = find_task(task)
+        return resolve_task(found, **(fixed | task_kwargs))
     if (callable(task) and not isinstance(task, Task)) or inspect.isclass(task):
+        check_arguments(task, **task_kwargs)
         return resolve_task(task(**task_kwargs))
     if task_kwargs:
         raise TypeError(f"{type(task).__name__} is a task already, so it takes no arguments {sorted(task_kwargs)}")
     members = [m for m in vars(Task) if not m.startswith("_")] + ["tokenizer"]
-    missing = sorted(m for m in set(members) if not hasattr(task, m))
+    missing = {m for m in members if not hasattr(task, m)}
+    missing |= {m for m in ("sample", "rewards") if getattr(getattr(task, m, None), "__func__", None) is getattr(Task, m)}
     if missing:
         raise TypeError(
-            f"{type(task).__name__} is not a task: it lacks {', '.join(missing)}; derive it from textgym.Task to inherit "
-            "defaults for all but tokenizer, sample and rewards"
+            f"{type(task).__name__} is not a task: it lacks {', '.join(sorted(missing))}; derive it from textgym.Task to "
+            "inherit defaults for all but tokenizer, sample and rewards"
         )
     return task
 
 
-def _resolve_task_name(name: str, task_kwargs: dict[str, Any]) -> Task:
+def find_task(name: str) -> tuple[Any, dict[str, Any]]:
+    """Find what a task's name names, and the arguments that go with it (an environment id may fix some).
+
+    Raises:
+        ValueError: nothing has that name; says what there is.
+    """
     if name in TASKS:
-        return resolve_task(resolve_name(TASKS[name]), **task_kwargs)
+        return resolve_name(TASKS[name]), {}
     module_name, _, env_id = name.rpartition(":")
-    if module_name and env_id not in gym.registry:
-        return resolve_task(resolve_name(name), **task_kwargs)
-    if module_name not in ("", "textgym"):  # "textgym:TextGen-v0" is the prefixed id of Gymnasium
-        return resolve_task(resolve_name(name), **task_kwargs)
+    if module_name and (env_id not in gym.registry or module_name != "textgym"):  # but "textgym:TextGen-v0" is an id
+        return resolve_name(name), {}
     spec = gym.registry.get(env_id)
     if spec is not None and _is_ours(spec):
-        kwargs = spec.kwargs | task_kwargs
-        return resolve_task(kwargs.pop("task", None), **kwargs)
+        task = spec.kwargs.get("task")
+        found, fixed = find_task(task) if isinstance(task, str) else (task, {})
+        return found, fixed | {key: value for key, value in spec.kwargs.items() if key != "task"}
     known = [*TASKS, *(i for i, other in gym.registry.items() if _is_ours(other))]
     raise ValueError(f"there is no task {name!r}{_hint(name, known)}; there are {', '.join(known)}, and 'module:Name'")
 

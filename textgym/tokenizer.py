@@ -98,11 +98,20 @@ class TextTokenizer:
         return self.vocab_size
 
     def encode(self, text: str) -> npt.NDArray[np.int64]:
-        """Encode ``text`` without special tokens. Returns int64 (number of tokens,)."""
+        """Encode ``text`` without special tokens. Returns int64 (number of tokens,).
+
+        Raises:
+            ValueError: the text has something that the vocabulary has not.
+        """
         if self.source is self.backend:
-            ids = self.backend.encode(text, add_special_tokens=False).ids
+            encode = self.backend.encode
         else:
-            ids = self.source.encode(text, add_special_tokens=False)
+            encode = self.source.encode
+        try:
+            ids = encode(text, add_special_tokens=False)
+        except Exception as error:  # tokenizers raises nothing more special
+            raise ValueError(f"the tokenizer cannot encode {text!r}: {error}") from error
+        ids = getattr(ids, "ids", ids)
         return np.asarray(ids, dtype=np.int64)
 
     def decode(self, ids: Iterable[int] | npt.NDArray[np.int64]) -> str:
@@ -229,8 +238,8 @@ def symbol_tokenizer(symbols: Sequence[str]) -> TextTokenizer:
     Ids: 0 is begin-of-text, 1 end-of-text, then ``symbols`` in order. Decoding joins the symbols. A text with anything
     else in it cannot be encoded and raises.
     """
-    if len(set(symbols)) != len(symbols) or not all(symbols):
-        raise ValueError(f"symbols must be distinct and not empty, got {list(symbols)}")
+    if not symbols or len(set(symbols)) != len(symbols) or not all(symbols):
+        raise ValueError(f"symbols must be one or more distinct texts, none of them empty, got {list(symbols)}")
     special = ["<s>", "</s>"]
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate([*special, *symbols])}))
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])

@@ -25,6 +25,8 @@ class TorchStore:
     def __init__(self, rules: Rules, num_envs: int, device: Any) -> None:
         self.rules = rules
         self.device = torch.device(device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device is {str(device)!r} but torch sees no CUDA device; use device='cpu'")
         self.tokens = torch.full((num_envs, rules.context_length), NO_TOKEN, dtype=torch.int64, device=self.device)
         self.lengths = np.zeros(num_envs, dtype=np.int64)  # on the host: they follow from which slots acted
         self.starts = np.zeros(num_envs, dtype=np.int64)

@@ -76,7 +76,10 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.rules = Rules(
             task, observation=observation, info_text=info_text, max_episode_steps=max_episode_steps, **task_kwargs
         )
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        modes = {name: mode for mode in AutoresetMode for name in (mode, mode.value, mode.name)}
+        if autoreset_mode not in modes:
+            raise ValueError(f"autoreset_mode is {autoreset_mode!r}; allowed are {', '.join(m.value for m in AutoresetMode)}")
+        self.autoreset_mode = modes[autoreset_mode]
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         self.single_observation_space = self.rules.observation_space

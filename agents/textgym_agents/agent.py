@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 
 from textgym import resolve_name
+from textgym.task import check_arguments
 from textgym_agents.rollout import Policy
 
 AGENTS = {"ppo": "textgym_agents.ppo:PPO"}
@@ -79,6 +80,7 @@ def resolve_agent(agent: Any, policy: Policy, *, seed: int, **kwargs: Any) -> Ag
     """
     agent = find_agent(agent)
     if inspect.isclass(agent) or inspect.isfunction(agent):
+        check_arguments(agent, policy, seed=seed, **kwargs)
         agent = _make(agent, policy, seed=seed, **kwargs)
     missing = [member for member in ("policy", "learn", "save", "load") if not hasattr(agent, member)]
     if missing:

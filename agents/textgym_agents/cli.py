@@ -36,10 +36,10 @@ def main(args: list[str] | None = None) -> None:
     command.command(name="bench")(_bench)
     try:
         command.cli(prog="textgym", description="Learn from rewards given to parts of a generated text.", args=args)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         if os.environ.get("TEXTGYM_TRACEBACK"):
             raise
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, markup=True)
+        Console(stderr=True).print("error:", str(error), "(TEXTGYM_TRACEBACK=1 shows where)", markup=False, highlight=False)
         sys.exit(2)
 
 

@@ -155,13 +155,30 @@ def tiny_gpt2(
 
 
 def load_tokenizer(name_or_path: str) -> Any:
-    """Load the tokenizer that belongs to a model, from a folder or a name in the local hub cache or hub."""
-    return AutoTokenizer.from_pretrained(name_or_path)
+    """Load the tokenizer that belongs to a model, from a folder or a name in the local hub cache or hub.
+
+    Raises:
+        ValueError: there is none; transformers would make up an empty one for a folder without its files.
+    """
+    if Path(name_or_path).is_dir() and not list(Path(name_or_path).glob("*token*.json")):
+        raise ValueError(f"{name_or_path} has no tokenizer files; save the model's tokenizer there with save_pretrained")
+    return _load(AutoTokenizer, name_or_path)
 
 
 def load_lm(name_or_path: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Load a causal language model, from a folder or a name in the local hub cache or hub."""
-    return AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype)
+    """Load a causal language model, from a folder or a name in the local hub cache or hub.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return _load(AutoModelForCausalLM, name_or_path, dtype=dtype)
+
+
+def _load(kind: Any, name_or_path: str, **kwargs: Any) -> Any:
+    try:
+        return kind.from_pretrained(name_or_path, **kwargs)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load {name_or_path!r} as a folder or a model's name: {error}") from error
 
 
 def _head(lm: PreTrainedModel) -> Any:

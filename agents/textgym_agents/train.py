@@ -5,11 +5,12 @@ Left out on purpose: learning (the agent's) and the console (``cli``'s); progres
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from accelerate import PartialState
 from gymnasium.vector import AutoresetMode
 
 from textgym import Episode, Release, RewardForm, Task, TextGenVectorEnv, TextTokenizer, resolve_task
+from textgym.task import find_task
 from textgym_agents.agent import find_agent, resolve_agent
 from textgym_agents.evaluate import judge, play
 from textgym_agents.model import ActorCritic, load_lm, load_tokenizer, tiny_gpt2
@@ -129,6 +131,8 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     # 1) task, model, agent
     task = build_task(config)
     make_agent = find_agent(config.agent)
+    if make_agent is not PPO and replace(config.ppo, episodes_per_update=PPOConfig.episodes_per_update) != PPOConfig():
+        raise ValueError(f"the agent is {config.agent!r}, which does not read the options of PPO; leave them out")
     policy = build_policy(config, task, device, rank=process.process_index)
     folder = _make_folder(config, task) if process.is_main_process else Path(os.devnull)
     # 2) warm-up: the form of the task's texts, not yet its goal
@@ -166,6 +170,13 @@ def build_task(config: TrainConfig) -> Task:
     args = dict(config.task_args)
     if config.model != "tiny":
         args.setdefault("tokenizer", load_tokenizer(config.model))
+        found = find_task(config.task)[0] if isinstance(config.task, str) else config.task
+        if found is not None and not (callable(found) and "tokenizer" in inspect.signature(found).parameters):
+            name = getattr(found, "__name__", type(found).__name__)
+            raise ValueError(
+                f"{name} takes no tokenizer, so it cannot be played with the model {config.model!r}, which has its own; give "
+                "its constructor an argument tokenizer"
+            )
     task = resolve_task(config.task, **args)
     return task if config.rewards == "tokens" and config.streams else RewardForm(task, config.rewards, config.streams)
 
@@ -205,6 +216,8 @@ def pick_device(name: str) -> str:
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device is {name!r}; allowed are auto, cpu and cuda")
     if torch.device(name).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {name!r} but torch sees no CUDA device; use --device cpu or auto")
     return name
@@ -231,6 +244,8 @@ def _make_folder(config: TrainConfig, task: Task) -> Path:
     name = config.task if isinstance(config.task, str) else type(task).__name__
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = config.out or Path("runs") / f"{name.replace('/', '-').replace(':', '-')}-{stamp}"
+    if (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds a run already; name another folder, or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", asdict(config))
     return folder
