@@ -8,6 +8,7 @@ Each run is a row in <out>/runs.jsonl, so a run that was interrupted goes on whe
 """
 
 import json
+import math
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -89,14 +90,15 @@ def table(rows: list[dict[str, Any]], sentences: bool) -> str:
         label = row["key"].rpartition(" | ")[0].replace(" | None", "").replace(" | ", ", masses ")
         groups.setdefault(label, []).append(row)
     digits = {name: 1 if name in ("first", "second") and not sentences else 3 for name in names}
-    lines = ["| rewards | seeds | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    lines = ["| rewards | kept the form | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     start = [row["before"] for row in rows]
     for label, figures in [("update 0", start), *((key, [row["after"] for row in group]) for key, group in groups.items())]:
         cells = []
         for name in names:
-            values = [figure[name] for figure in figures]
-            cells.append(f"{sum(values) / len(values):.{digits[name]}f} ({min(values):.{digits[name]}f})")
-        lines.append(f"| {label} | {len(figures)} | " + " | ".join(cells) + " |")
+            values = [figure[name] for figure in figures if not math.isnan(figure[name])]
+            cells.append(f"{sum(values) / len(values):.{digits[name]}f} ({min(values):.{digits[name]}f})" if values else "-")
+        kept = sum(figure["well_formed"] > 0.9 for figure in figures)
+        lines.append(f"| {label} | {kept} of {len(figures)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -20,8 +20,8 @@ class Countdown(Task):
     max_prompt_tokens = 1
     max_new_tokens = 6
 
-    def __init__(self):
-        self.tokenizer = textgym.symbol_tokenizer([*"0123456789"])
+    def __init__(self, tokenizer=None):  # --model hands its own tokenizer in
+        self.tokenizer = tokenizer or textgym.symbol_tokenizer([*"0123456789"])
 
     def sample(self, rng):
         return Prompt(str(rng.integers(5, 10)))

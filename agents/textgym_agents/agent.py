@@ -25,7 +25,9 @@ class Agent(Protocol):
     """Something that learns from a vector environment.
 
     ``textgym train`` makes it as ``Name(policy, seed=seed)``, with the warmed-up language model as ``policy``; an agent may
-    learn with that one or with one of its own, as long as ``self.policy`` is what it wants to be judged by.
+    learn with that one or with one of its own, as long as ``self.policy`` is what it wants to be judged by. The environment
+    is the native vector door under ``AutoresetMode.DISABLED``: ended slots wait for
+    ``envs.reset(options={"reset_mask": ended})``; ``collect`` does that.
     """
 
     policy: Policy
