@@ -10,10 +10,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import textgym
 from textgym import Episode, Prompt, Release, Task, TextTokenizer, symbol_tokenizer
+
+# The same examples on every machine, however slow it is.
+settings.register_profile("textgym", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("textgym")
 
 
 def build_episode(

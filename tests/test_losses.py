@@ -107,7 +107,7 @@ def test_whitening_over_processes_is_whitening_of_all():
         assert torch.allclose(whiten(part, ALL, totals), together[i : i + 1])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(values=st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=20))
 def test_whitened_numbers_have_mean_0_and_deviation_1_or_were_constant(values):
     x = torch.tensor([values], dtype=torch.float64)

@@ -54,7 +54,7 @@ def test_one_stream_of_a_constant_mass_hides_the_first_speakers_part_F07():
     assert streams == [1, 1, -1, -1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     rows=st.lists(st.tuples(st.floats(-3, 3), st.floats(-3, 3)), min_size=1, max_size=12),
     gamma=st.floats(0, 1),
@@ -68,7 +68,7 @@ def test_one_stream_is_ordinary_gae(rows, gamma, lam, final, truncated):
     assert advantages == pytest.approx(plain_gae(rewards, values, final if truncated else 0.0, gamma, lam), abs=1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), gamma=st.floats(0, 1), lam=st.floats(0, 1), truncated=st.booleans())
 def test_each_stream_is_ordinary_gae_over_its_own_tokens(data, gamma, lam, truncated):
     count = data.draw(st.integers(1, 12))

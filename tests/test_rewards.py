@@ -263,7 +263,7 @@ def rewarded_episodes(draw):
     return episode, draw(st.sampled_from([spans, dense, draw(numbers), {"a": spans, "b": dense}]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(case=rewarded_episodes())
 def test_the_sum_is_conserved_or_the_episode_is_named(case):
     episode, reward = case

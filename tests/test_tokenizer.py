@@ -108,21 +108,21 @@ def check_offsets(tokenizer: TextTokenizer, ids: list[int]) -> None:
     assert (starts[special] == ends[special]).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_offsets_cover_random_samples_of_byte_level_bpe(byte_bpe, data):
     ids = data.draw(st.lists(st.integers(0, byte_bpe.get_vocab_size() - 1), max_size=24))
     check_offsets(TextTokenizer(byte_bpe, eos_token_id=0), ids)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_offsets_cover_random_samples_with_leading_spaces_and_byte_fallback(metaspace_bpe, data):
     ids = data.draw(st.lists(st.integers(0, metaspace_bpe.get_vocab_size() - 1), max_size=24))
     check_offsets(TextTokenizer(metaspace_bpe, eos_token_id=2), ids)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(max_size=20))
 def test_offsets_of_any_text_join_to_it(byte_bpe, text):
     tokenizer = TextTokenizer(byte_bpe, eos_token_id=0)
