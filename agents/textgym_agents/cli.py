@@ -44,7 +44,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _train(config: tyro.conf.OmitArgPrefixes[TrainConfig]) -> None:
-    """Train an agent on a task; with no options, PPO on the number duel, in a few minutes on two CPU cores."""
+    """Train an agent on a task; with no options, PPO on the number duel, in about a minute on two CPU cores."""
     console = Console(quiet=int(os.environ.get("RANK", "0")) > 0)  # of several processes, the first one speaks
     with _bar(console) as progress:
         run = train(config, _BarReporter(progress))
