@@ -188,20 +188,16 @@ class RewardForm(Task):
         self.max_new_tokens = task.max_new_tokens
         self.stop = task.stop
         self.length_limit = task.length_limit
-        self.weights = {} if self._rewritten else task.weights
+        self.weights = task.weights if self.keep_streams else {}  # a rewritten reward is weighted already
         self.causal_streams = task.causal_streams or not self.keep_streams
         self.ended = task.ended
         self.sample, self.success, self.score = task.sample, task.success, task.score
         self.metrics, self.demonstrations = task.metrics, task.demonstrations
 
-    @property
-    def _rewritten(self) -> bool:
-        return not self.keep_streams
-
     def rewards(self, episodes: Sequence[Episode]) -> Sequence[Reward]:
         """Give the task's rewards in the chosen form; the sum of each episode stays."""
         rewards = self.task.rewards(episodes)
-        if not self._rewritten:
+        if self.keep_streams:
             return rewards
         resolved = resolve(rewards, episodes, self.task.weights)
         if self.form == "scalar":
