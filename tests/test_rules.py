@@ -103,3 +103,108 @@ def test_only_the_length_limit_truncates_F05(letters):
 def test_a_stop_string_that_could_never_be_found_is_refused(letters):
     with pytest.raises(ValueError, match=r"special token '</s>' is left out of texts"):
         make(letters, stop=["a</s>"])
+
+
+def chat(letters, replies, **kwargs):
+    """A task that answers its agent's turns with ``replies``, in order, then None."""
+
+    def reply(episode):
+        turn = int(episode.turns.max())
+        return replies[turn] if turn < len(replies) else None
+
+    limits = {"max_new_tokens": 8, "max_response_tokens": 12, **kwargs}
+    return PromptTask(["a"], letters, zeros, reply_fn=reply, **limits)
+
+
+def talk(task, text):
+    """Write ``text`` token by token ("|" is end-of-text); give the observation's text after each, and the last info."""
+    env = textgym.TextGenEnv(task, info_text=True)
+    env.reset(seed=0)
+    seen, info = [], {}
+    for character in text:
+        action = 1 if character == "|" else int(env.rules.tokenizer.encode(character)[0])
+        obs, _, terminated, truncated, info = env.step(action)
+        seen.append(env.rules.tokenizer.decode(obs[obs >= 0]))
+        if terminated or truncated:
+            break
+    return seen, info
+
+
+def test_replies_enter_at_the_end_of_a_turn_and_are_not_the_agents_F27(letters):
+    seen, info = talk(chat(letters, ["cc"]), "b|d|")
+    assert seen == ["ab", "abcc", "abccd", "abccd"]
+    assert (info["text"], info["ended_by"]) == ("bccd", "eos")
+    assert textgym.release(info).agent_mask.tolist() == [True, True, False, False, True, True]
+    assert textgym.release(info).streams.tolist() == [0, 0, -1, -1, 0, 0]
+
+
+def test_turns_number_the_agents_messages_and_the_replies_that_answer_them(letters):
+    episodes = []
+    task = chat(letters, ["cc", "h"])
+    task._reward_fn = lambda given: episodes.extend(given) or [0.0] * len(given)
+    talk(task, "b|dd|e|")
+    assert episodes[0].turns.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
+    assert episodes[0].text == "bccddhe"
+
+
+def test_a_turn_ends_at_the_token_that_completes_its_stop_string(letters):
+    task = chat(letters, ["c"], turn_stop=["d."], stop=["e"])
+    seen, info = talk(task, "b.d.e")
+    assert seen == ["ab", "ab.", "ab.d", "ab.d.c", "ab.d.ce"]
+    assert info["ended_by"] == "stop"
+
+
+def test_stop_strings_that_the_reply_holds_end_nothing_F27(letters):
+    task = chat(letters, ["d.e", "d"], turn_stop=["d."], stop=["e"])
+    seen, info = talk(task, "bd.bb|.e")
+    assert seen[2:] == ["abd.d.e", "abd.d.eb", "abd.d.ebb", "abd.d.ebbd", "abd.d.ebbd.", "abd.d.ebbd.e"]
+    assert info["ended_by"] == "stop"  # a stop string begun by the reply ("d") and ended by the agent (".") is none either
+
+
+def test_a_turn_has_a_limit_of_its_own(letters):
+    seen, info = talk(chat(letters, ["c"], max_turn_tokens=2), "bbdd")
+    assert seen == ["ab", "abbc", "abbcd", "abbcdd"]
+    assert info["ended_by"] == "task"  # the limit ended the turn; that nothing was answered ended the episode
+
+
+def test_the_reply_is_told_what_ended_the_turn(letters):
+    ends = []
+    task = chat(letters, ["c", "c", "c"], max_turn_tokens=2, turn_stop=["."])
+    answer = task.reply
+    task.reply = lambda episode: ends.append(episode.ended_by) or answer(episode)
+    talk(task, "b|b.bb")
+    assert ends == ["eos", "stop", "length"]
+
+
+@pytest.mark.parametrize(("limits", "text", "ended_by", "tokens"), [
+    ({"max_response_tokens": 8}, "b|", "length", 2),  # reply of 6: no room for the agent's next token
+    ({"max_response_tokens": 9}, "b|d", "length", 9),
+    ({"max_new_tokens": 2}, "b|", "length", 2),  # room for the reply, but the agent has written all that it may
+    ({"max_new_tokens": 3}, "b|d", "length", 9),
+])  # fmt: skip
+def test_a_reply_that_does_not_fit_ends_the_episode_before_it_is_inserted(letters, limits, text, ended_by, tokens):
+    _, info = talk(chat(letters, ["cccccc"], **limits), text)
+    assert (info["ended_by"], info["num_tokens"]) == (ended_by, tokens)
+
+
+def test_the_last_token_that_the_agent_may_write_can_still_end_the_episode_by_itself(letters):
+    _, info = talk(chat(letters, [], max_new_tokens=2), "b|")
+    assert info["ended_by"] == "eos"
+
+
+@pytest.mark.parametrize("reply", ["", 7, b"a", "Z"])
+def test_replies_that_are_no_text_of_the_tokenizers_name_the_episode(letters, reply):
+    task = PromptTask(["a"], letters, zeros, reply_fn=lambda episode: reply, max_new_tokens=3)
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        talk(task, "|")
+    assert "episode 0" in str(error.value) + str(getattr(error.value, "__notes__", ""))
+
+
+def test_limits_and_stops_of_turns_need_a_reply(letters):
+    for option in ({"turn_stop": ["."]}, {"max_turn_tokens": 3}):
+        with pytest.raises(ValueError, match="does not reply"):
+            textgym.TextGenEnv(PromptTask(["a"], letters, zeros, **option))
+    with pytest.raises(ValueError, match="must be at least the agent's"):
+        textgym.TextGenEnv(PromptTask(["a"], letters, zeros, max_response_tokens=3))
+    with pytest.raises(ValueError, match="turn_stop has '</s>'"):
+        textgym.TextGenEnv(chat(letters, [], turn_stop=["</s>"]))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from textgym.rules import EOS, LENGTH, RUNNING, Rules
+from textgym.rules import EOS, LENGTH, RUNNING, TURN_LENGTH, Rules
 from textgym.store import NumpyStore
 from textgym.torch_store import TorchStore
 
@@ -65,3 +65,20 @@ def test_the_torch_store_takes_and_gives_tensors(letters):
     out = store.output({"a": np.ones(2), "b": {"c": np.array(["x"], dtype=object)}})
     assert isinstance(out["a"], torch.Tensor)
     assert out["b"]["c"].tolist() == ["x"]
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_replies_are_inserted_and_move_the_limits(letters, kind):
+    rules = Rules(
+        prompts=["a"], tokenizer=letters, reward_fn=lambda e: [0.0], reply_fn=lambda e: "b",
+        max_new_tokens=4, max_response_tokens=7, max_turn_tokens=2,
+    )  # fmt: skip
+    store = STORES[kind](rules, 2)
+    store.start(np.arange(2), [np.array([2])] * 2)
+    everyone = np.ones(2, dtype=bool)
+    assert store.append(np.array([3, 3]), everyone)[0].tolist() == [RUNNING, RUNNING]
+    assert store.append(np.array([3, 3]), everyone)[0].tolist() == [TURN_LENGTH, TURN_LENGTH]
+    store.insert(0, np.array([4, 4]))
+    assert store.response(0).tolist() == [3, 3, 4, 4]
+    assert store.append(np.array([5, 5]), everyone)[0].tolist() == [RUNNING, TURN_LENGTH]
+    assert store.append(np.array([5, 5]), everyone)[0].tolist() == [LENGTH, LENGTH]  # four tokens are the agent's

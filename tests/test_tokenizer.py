@@ -197,3 +197,27 @@ def test_a_run_of_fallback_bytes_is_decoded_as_a_whole_F25(metaspace_bpe):
 def test_stop_strings_are_looked_for_after_every_token_where_the_decoder_is_unknown():
     backend = Tokenizer(models.WordLevel({"</s>": 0, "a": 1, "b": 2}))  # no decoder: words are joined by spaces
     assert TextTokenizer(backend, eos_token_id=0).may_complete(["a "]).all()
+
+
+@pytest.mark.parametrize("name", ["byte_bpe", "metaspace_bpe", "letters"])
+@settings(max_examples=100)
+@given(data=st.data())
+def test_the_tail_of_a_text_reads_as_in_the_whole_text(name, request, data):
+    tokenizer = TextTokenizer(request.getfixturevalue(name), eos_token_id=1)
+    ids = np.array(data.draw(st.lists(st.integers(0, len(tokenizer) - 1), max_size=60)), dtype=np.int64)
+    start = data.draw(st.integers(0, len(ids)))
+    characters = data.draw(st.integers(1, 6))
+    whole = tokenizer.decode(ids)
+    before = tokenizer.decode(ids[:start])
+    shared = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole)))
+    tail = tokenizer.tail(ids, characters, start)
+    assert tail[-characters:] == whole[shared:][-characters:]
+
+
+def test_the_tail_costs_the_same_however_long_the_text_is(letters, monkeypatch):
+    decoded = []
+    real = TextTokenizer.decode
+    monkeypatch.setattr(TextTokenizer, "decode", lambda self, ids: decoded.append(len(ids)) or real(self, ids))
+    for length in (100, 10_000):
+        letters.tail(np.full(length, 2), 3)
+    assert decoded[0] == decoded[1] < 30

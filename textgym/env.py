@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 
 from textgym.episode import Episode, Prompt
-from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, Rules, check_options, episode_return
+from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, TURN_ENDS, TURN_LENGTH, Rules, check_options, episode_return
 
 
 class TextGenEnv(gym.Env[Any, Any]):
@@ -38,7 +39,8 @@ class TextGenEnv(gym.Env[Any, Any]):
 
     Episode end:
         End-of-text token, a stop string, the task's own verdict, or ``max_new_tokens``; the last is ``truncated`` where
-        the task says ``length_limit = "truncate"``.
+        the task says ``length_limit = "truncate"``. Where the task replies, end-of-text ends the agent's turn; the reply is
+        in the observation of the same step, and the episode ends when the task has nothing to say.
 
     Arguments:
         ``task`` (environment id, short name, "module:Name", class or object), ``observation``, ``info_text``; everything
@@ -68,6 +70,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         self._tokens = np.full(self.rules.context_length, NO_TOKEN, dtype=np.int64)
         self._prompt: Prompt | None = None
         self._length = 0
+        self._replies: list[tuple[int, int]] = []  # ranges of response tokens that the environment wrote
         self._count = 0
         self._running = False
 
@@ -86,6 +89,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         self._tokens.fill(NO_TOKEN)
         self._tokens[: len(ids)] = ids
         self._length = len(ids)
+        self._replies = []
         self._running = True
         return self._observation(), {}
 
@@ -106,10 +110,13 @@ class TextGenEnv(gym.Env[Any, Any]):
         self._length += 1
         self._running = False  # until the step is through: what the task raises leaves a text that nobody scored
         code = self._code(token)
+        if self.rules.has_turns and code in TURN_ENDS:
+            code = self._reply(code)
         if code == RUNNING:
             self._running = True
             return self._observation(), 0.0, False, False, {}
-        episode = self._finish(code)
+        episode = self._episode(code)
+        self._count += 1
         (release,) = self.rules.release([episode], [0])
         info = self.rules.info(episode, release)
         return self._observation(), episode_return(release), release.terminated, release.truncated, info
@@ -122,20 +129,35 @@ class TextGenEnv(gym.Env[Any, Any]):
     def _code(self, token: int) -> int:
         if token == self.rules.eos_token_id:
             return EOS
-        assert self._prompt is not None and self._prompt.ids is not None
-        start = len(self._prompt.ids)
-        if self.rules.stop_table is not None and self.rules.stop_table[token]:
-            code = self.rules.ending(self._prompt, self._tokens[start : self._length].copy())
+        rules, response = self.rules, self._response()
+        assert self._prompt is not None
+        if rules.stop_table is not None and rules.stop_table[token]:
+            code = rules.ending(self._prompt, response, self._replies)
             if code != RUNNING:
                 return code
-        return LENGTH if self._length - start >= self.rules.max_response_tokens else RUNNING
+        written = len(response) - sum(end - start for start, end in self._replies)
+        if written >= rules.max_new_tokens or len(response) >= rules.max_response_tokens:
+            return LENGTH
+        turn = len(response) - (self._replies[-1][1] if self._replies else 0)
+        return TURN_LENGTH if rules.max_turn_tokens is not None and turn >= rules.max_turn_tokens else RUNNING
 
-    def _finish(self, code: int) -> Episode:
+    def _reply(self, code: int) -> int:
+        """Let the task answer the turn that ended by ``code``; give what that makes of the episode."""
+        code, ids = self.rules.after(self._episode(code), code)
+        if code == RUNNING:
+            start = len(self._response())
+            self._replies.append((start, start + len(ids)))
+            self._tokens[self._length : self._length + len(ids)] = ids
+            self._length += len(ids)
+        return code
+
+    def _response(self) -> npt.NDArray[np.int64]:
         assert self._prompt is not None and self._prompt.ids is not None
-        response = self._tokens[len(self._prompt.ids) : self._length].copy()
-        episode = self.rules.episode(self._prompt, response, code, self._count)
-        self._count += 1
-        return episode
+        return self._tokens[len(self._prompt.ids) : self._length].copy()
+
+    def _episode(self, code: int) -> Episode:
+        assert self._prompt is not None
+        return self.rules.episode(self._prompt, self._response(), code, self._count, self._replies)
 
     def _observation(self) -> Any:
         if not self.rules.dict_observation:

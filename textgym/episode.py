@@ -44,7 +44,7 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """One prompt and its finished response: what a reward function sees. T = ``len(ids)`` response tokens.
+    """One prompt and its response: what a reward function sees. T = ``len(ids)`` response tokens.
 
     ``text == tokenizer.decode(ids, skip_special_tokens=True)``, always; ``ids`` are exactly as sampled, never re-encoded.
     """
@@ -60,9 +60,9 @@ class Episode:
     agent_mask: npt.NDArray[np.bool_]
     """(T,) True where the agent chose the token."""
     turns: npt.NDArray[np.int64]
-    """(T,) turn number of each token, from 0."""
-    ended_by: EndedBy
-    """What ended the episode."""
+    """(T,) turn of each token, from 0: the agent's message of that number, or the reply that answers it."""
+    ended_by: EndedBy | None
+    """What ended the episode; before a reply, what ended the agent's turn; None while the text grows."""
     episode_id: int = 0
     """Number of the episode in its environment."""
 

@@ -20,8 +20,9 @@ from textgym.rewards import check_streams, resolve
 from textgym.task import Task, check_room, encode_prompt, resolve_task
 from textgym.tokenizer import TextTokenizer
 
-RUNNING, EOS, STOP, TASK, LENGTH = range(5)
-ENDED_BY: tuple[EndedBy, ...] = ("eos", "eos", "stop", "task", "length")  # index 0 (running) is never read
+RUNNING, EOS, STOP, TASK, LENGTH, TURN_STOP, TURN_LENGTH = range(7)
+ENDED_BY: tuple[EndedBy | None, ...] = (None, "eos", "stop", "task", "length", "stop", "length")
+TURN_ENDS = (EOS, TURN_STOP, TURN_LENGTH)  # what ends the agent's turn, and only that, where the task replies
 NO_TOKEN = -1  # right padding of observations; no token has this id, while a pad id may equal end-of-text
 
 
@@ -33,7 +34,7 @@ class Rules:
             among ``task_kwargs``, else the number duel.
         observation: "tokens" or "dict".
         info_text: add prompt, text and ended_by to the info of an ended episode.
-        max_episode_steps: length limit of a response in place of the task's ``max_new_tokens``.
+        max_episode_steps: length limit of what the agent writes, in place of the task's ``max_new_tokens``.
         task_kwargs: arguments of the task's constructor.
 
     Raises:
@@ -55,15 +56,20 @@ class Rules:
         self.tokenizer = TextTokenizer(self.task.tokenizer)
         self.max_prompt_tokens = _positive("max_prompt_tokens", self.task.max_prompt_tokens)
         limit = self.task.max_new_tokens if max_episode_steps is None else max_episode_steps
-        self.max_response_tokens = _positive("max_new_tokens", limit)
+        self.max_new_tokens = _positive("max_new_tokens", limit)
+        room = self.task.max_response_tokens
+        self.max_response_tokens = self.max_new_tokens if room is None else _positive("max_response_tokens", room)
+        limit = self.task.max_turn_tokens
+        self.max_turn_tokens = None if limit is None else _positive("max_turn_tokens", limit)
+        self.has_turns = getattr(self.task.reply, "__func__", None) is not Task.reply
         self.context_length = self.max_prompt_tokens + self.max_response_tokens
         self.vocab_size = self.tokenizer.vocab_size
         self.eos_token_id = self.tokenizer.eos_token_id
         self.dict_observation = observation == "dict"
         self.info_text = info_text
         self._check_options()
-        self.stop = tuple(self.task.stop)
-        self.stop_table = self.tokenizer.may_complete(self.stop) if self.stop else None
+        self._stops = [*((stop, STOP) for stop in self.task.stop), *((stop, TURN_STOP) for stop in self.task.turn_stop)]
+        self.stop_table = self.tokenizer.may_complete([stop for stop, _ in self._stops]) if self._stops else None
         """bool (V,): tokens after which the text is looked at; None where no token needs that."""
         self._asks_task = getattr(self.task.ended, "__func__", None) is not Task.ended
         if self._asks_task:
@@ -73,15 +79,26 @@ class Rules:
         task = self.task
         if task.length_limit not in ("terminate", "truncate"):
             raise ValueError(f"task.length_limit is {task.length_limit!r}; allowed are 'terminate' and 'truncate'")
-        if isinstance(task.stop, str) or not all(isinstance(s, str) and s for s in task.stop):
-            raise ValueError(f"task.stop is {task.stop!r}; give a list of strings that are not empty")
-        for piece in map(self.tokenizer.piece, self.tokenizer.special_ids):
-            for stop in task.stop:
-                if piece in stop:
-                    raise ValueError(
-                        f"task.stop has {stop!r}, but the special token {piece!r} is left out of texts, so it would never be "
-                        "found; define task.ended(prompt, ids) to end by a token"
-                    )
+        if self.max_response_tokens < self.max_new_tokens:
+            raise ValueError(
+                f"task.max_response_tokens is {self.max_response_tokens} and max_new_tokens {self.max_new_tokens}; the room "
+                "for agent and replies together must be at least the agent's"
+            )
+        if not self.has_turns and (task.turn_stop or task.max_turn_tokens is not None):
+            raise ValueError(
+                f"task.turn_stop is {task.turn_stop!r} and max_turn_tokens {task.max_turn_tokens}, but the task does not "
+                "reply, so it has no turns; define task.reply(episode), or use stop and max_new_tokens"
+            )
+        for name, stops in (("stop", task.stop), ("turn_stop", task.turn_stop)):
+            if isinstance(stops, str) or not all(isinstance(s, str) and s for s in stops):
+                raise ValueError(f"task.{name} is {stops!r}; give a list of strings that are not empty")
+            for piece in map(self.tokenizer.piece, self.tokenizer.special_ids):
+                for stop in stops:
+                    if piece in stop:
+                        raise ValueError(
+                            f"task.{name} has {stop!r}, but the special token {piece!r} is left out of texts, so it "
+                            "would never be found; define task.ended(prompt, ids) to end by a token"
+                        )
         for name, weight in task.weights.items():
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
                 raise ValueError(f"task.weights[{name!r}] is {weight!r}; weights are finite numbers")
@@ -123,25 +140,78 @@ class Rules:
         check_room(prompt, self.max_prompt_tokens)
         return Prompt(prompt.text, read_only(np.asarray(prompt.ids)), prompt.metadata, group_id)
 
-    def ending(self, prompt: Prompt, ids: npt.NDArray[np.int64]) -> int:
-        """Look whether the response so far ended by a stop string (STOP) or by the task (TASK), else RUNNING."""
-        if self.stop and any(stop in self.tokenizer.decode(ids) for stop in self.stop):
-            return STOP
+    def ending(self, prompt: Prompt, ids: npt.NDArray[np.int64], replies: Sequence[tuple[int, int]] = ()) -> int:
+        """Look whether the last token completed a stop string (STOP, TURN_STOP) or the task's text (TASK), else RUNNING.
+
+        Stop strings are the agent's own: only what it wrote in this turn counts, never a reply.
+        """
+        if self._stops:
+            # The last token completed it, or an earlier look would have found it: older text need not be read again.
+            reach = max(len(stop) for stop, _ in self._stops) + len(self.tokenizer.piece(ids[-1]))
+            text = self.tokenizer.tail(ids, reach, start=replies[-1][1] if replies else 0)
+            for stop, code in self._stops:
+                if stop in text:
+                    return code
         if self._asks_task and self.task.ended(prompt, ids):
             return TASK
         return RUNNING
 
-    def episode(self, prompt: Prompt, ids: npt.NDArray[np.int64], code: int, episode_id: int) -> Episode:
-        """Build the finished episode from its sampled ids, int64 (T,)."""
+    def after(self, episode: Episode, code: int) -> tuple[int, npt.NDArray[np.int64]]:
+        """Say what follows the end of the agent's turn.
+
+        Args:
+            episode: the response up to the end of the turn.
+            code: one of ``TURN_ENDS``.
+
+        Returns:
+            RUNNING and the reply's ids, or what ended the episode and no ids. A reply that does not fit, with a token of
+            the agent's after it, ends the episode by its length before it is inserted.
+
+        Raises:
+            ValueError: the task's reply is no text; names the episode.
+            Exception: what the task itself raised, with a note that names the episode.
+        """
+        nothing = np.zeros(0, dtype=np.int64)
+        try:
+            reply = self.task.reply(episode)
+            if reply is None:
+                return TASK if code == TURN_LENGTH else code, nothing
+            ids = self.tokenizer.encode(reply) if isinstance(reply, str) else nothing
+        except Exception as error:
+            error.add_note(f"while replying in episode {episode.episode_id}")
+            raise
+        if len(ids) == 0:
+            raise ValueError(
+                f"task.reply gave {reply!r} in episode {episode.episode_id}; give a text of at least one token, or None to end "
+                "the episode"
+            )
+        used_up = np.count_nonzero(episode.agent_mask) >= self.max_new_tokens
+        if used_up or len(episode.ids) + len(ids) >= self.max_response_tokens:
+            return LENGTH, nothing
+        return RUNNING, ids
+
+    def episode(
+        self,
+        prompt: Prompt,
+        ids: npt.NDArray[np.int64],
+        code: int,
+        episode_id: int,
+        replies: Sequence[tuple[int, int]] = (),
+    ) -> Episode:
+        """Build the episode from its ids, int64 (T,), and the ranges of tokens in them that replies inserted."""
         text, offsets = self.tokenizer.offsets(ids)
-        count = len(ids)
+        agent_mask = np.ones(len(ids), dtype=np.bool_)
+        turns = np.zeros(len(ids), dtype=np.int64)
+        for start, end in replies:
+            agent_mask[start:end] = False
+            turns[end:] += 1
         return Episode(
             prompt=prompt,
             ids=read_only(ids),
             text=text,
             offsets=read_only(offsets),
-            agent_mask=read_only(np.ones(count, dtype=np.bool_)),
-            turns=read_only(np.zeros(count, dtype=np.int64)),
+            agent_mask=read_only(agent_mask),
+            turns=read_only(turns),
             ended_by=ENDED_BY[code],
             episode_id=episode_id,
         )

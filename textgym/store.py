@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, Rules
+from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, TURN_LENGTH, Rules
 
 
 class NumpyStore:
@@ -23,6 +23,7 @@ class NumpyStore:
         self.tokens = np.full((num_envs, rules.context_length), NO_TOKEN, dtype=np.int64)
         self.lengths = np.zeros(num_envs, dtype=np.int64)
         self.starts = np.zeros(num_envs, dtype=np.int64)  # prompt lengths
+        self.limits = Limits(rules, num_envs)
         self._all = np.arange(num_envs)
 
     def start(self, slots: npt.NDArray[np.int64], prompts: Sequence[npt.NDArray[np.int64]]) -> None:
@@ -31,6 +32,14 @@ class NumpyStore:
             self.tokens[slot] = NO_TOKEN
             self.tokens[slot, : len(ids)] = ids
             self.lengths[slot] = self.starts[slot] = len(ids)
+        self.limits.start(slots, self.starts[slots])
+
+    def insert(self, slot: int, ids: npt.NDArray[np.int64]) -> None:
+        """Append a reply, int64 (n,), to one slot; it begins a new turn of the agent."""
+        end = self.lengths[slot] + len(ids)
+        self.tokens[slot, self.lengths[slot] : end] = ids
+        self.lengths[slot] = end
+        self.limits.reply(slot, len(ids), int(end))
 
     def append(self, actions: Any, acting: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_] | None]:
         """Append one token to each acting slot.
@@ -40,7 +49,7 @@ class NumpyStore:
             acting: bool (N,).
 
         Returns:
-            codes int8 (N,), EOS, LENGTH or RUNNING; and bool (N,), where the text has to be looked at, or None.
+            codes int8 (N,), EOS, LENGTH, TURN_LENGTH or RUNNING; and bool (N,), where the text has to be looked at, or None.
 
         Raises:
             ValueError: an acting slot's action is no token; nothing is appended then.
@@ -52,9 +61,10 @@ class NumpyStore:
         rows = self._all if acting.all() else np.flatnonzero(acting)
         self.tokens[rows, self.lengths[rows]] = actions[rows]
         self.lengths[rows] += 1
-        full = self.lengths - self.starts >= self.rules.max_response_tokens
-        codes = np.where(actions == self.rules.eos_token_id, EOS, np.where(full, LENGTH, RUNNING)).astype(np.int8)
-        codes[~acting] = RUNNING
+        codes = self.limits.codes(self.lengths)
+        codes[actions == self.rules.eos_token_id] = EOS
+        if rows is not self._all:
+            codes[~acting] = RUNNING
         if self.rules.stop_table is None:
             return codes, None
         look = np.zeros_like(acting)
@@ -88,6 +98,37 @@ class NumpyStore:
     def output(self, value: Any) -> Any:
         """Hand out arrays (and infos of arrays) as this store's users expect them: as they are."""
         return value
+
+
+class Limits:
+    """Where each slot's text and turn must end, in tokens from the prompt's first: two numbers per slot."""
+
+    def __init__(self, rules: Rules, num_envs: int) -> None:
+        self.rules = rules
+        self._agent = np.zeros(num_envs, dtype=np.int64)  # where the agent has written all that it may
+        self._room = np.zeros(num_envs, dtype=np.int64)
+        self._text = np.zeros(num_envs, dtype=np.int64)  # the smaller of the two
+        self._turn = np.zeros(num_envs, dtype=np.int64)
+
+    def start(self, slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
+        """Set the limits of ``slots``, whose prompts have these lengths."""
+        self._agent[slots] = lengths + self.rules.max_new_tokens
+        self._room[slots] = lengths + self.rules.max_response_tokens
+        self._text[slots] = np.minimum(self._agent[slots], self._room[slots])
+        self._turn[slots] = lengths + (self.rules.max_turn_tokens or 0)
+
+    def reply(self, slot: int, inserted: int, length: int) -> None:
+        """Move the limits of a slot that got a reply of ``inserted`` tokens and is ``length`` tokens long now."""
+        self._agent[slot] += inserted
+        self._text[slot] = min(self._agent[slot], self._room[slot])
+        self._turn[slot] = length + (self.rules.max_turn_tokens or 0)
+
+    def codes(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+        """Say which texts of these lengths (N,) end here: int8 (N,), LENGTH, TURN_LENGTH or RUNNING."""
+        codes = (lengths >= self._text).astype(np.int8) * LENGTH
+        if self.rules.max_turn_tokens is not None:
+            codes[(codes == RUNNING) & (lengths >= self._turn)] = TURN_LENGTH
+        return codes
 
 
 def check_actions(shape: Sequence[int], integers: bool, dtype: Any, num_envs: int) -> None:

@@ -10,7 +10,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -21,6 +21,8 @@ from textgym.episode import Episode, Prompt
 from textgym.rewards import Reward, RewardFn, StreamsFn, resolve
 from textgym.tasks import DEFAULT_TASK, TASKS
 from textgym.tokenizer import TextTokenizer
+
+Demonstration: TypeAlias = tuple[Prompt, str | Sequence[str]]
 
 
 @runtime_checkable
@@ -36,9 +38,15 @@ class Task(Protocol):
     max_prompt_tokens: int = 64
     """Room for the prompt; a longer prompt is an error, never cut."""
     max_new_tokens: int = 64
-    """Length limit of a response, in tokens."""
+    """Length limit of what the agent writes in one episode, in tokens."""
+    max_response_tokens: int | None = None
+    """Room for the whole response, replies included, in tokens; None: ``max_new_tokens``."""
+    max_turn_tokens: int | None = None
+    """Length limit of one turn of the agent, in tokens; it ends the turn. None: only the others."""
     stop: Sequence[str] = ()
     """Strings that end the episode at the token that completes them."""
+    turn_stop: Sequence[str] = ()
+    """Strings that end the agent's turn at the token that completes them, as end-of-text does; for tasks that reply."""
     length_limit: Literal["terminate", "truncate"] = "terminate"
     """At the length limit: "terminate" judges the text as it stands, nobody bootstraps; "truncate" lets agents bootstrap."""
     weights: Mapping[str, float] = {}
@@ -58,6 +66,17 @@ class Task(Protocol):
         """Give each response token a stream, int (T,) per episode; None: one stream, or what the spans say."""
         return None
 
+    def reply(self, episode: Episode) -> str | None:
+        """Answer the agent's turn, or None: the episode is over.
+
+        A task that defines this has turns: end-of-text, ``turn_stop`` and ``max_turn_tokens`` end the agent's turn, not the
+        episode. The reply's tokens enter the response with agent mask False; they are never paid and never trained on.
+
+        Args:
+            episode: the response so far; ``ended_by`` says what ended the turn.
+        """
+        return None
+
     def ended(self, prompt: Prompt, ids: npt.NDArray[np.int64]) -> bool:
         """Say whether the response so far (int64 (t,)) is complete; asked after every token if a task defines it."""
         return False
@@ -74,8 +93,11 @@ class Task(Protocol):
         """Name further figures over a set of episodes, for tables and progress bars."""
         return {}
 
-    def demonstrations(self, rng: np.random.Generator, count: int) -> Sequence[tuple[Prompt, str]]:
-        """Draw examples of prompt and response text for a supervised warm-up; empty where a task has none."""
+    def demonstrations(self, rng: np.random.Generator, count: int) -> Sequence[Demonstration]:
+        """Draw examples of prompt and response for a supervised warm-up; empty where a task has none.
+
+        A response is a text, or for a task that replies the list of its messages: the agent's, the reply, and so on.
+        """
         return []
 
 
@@ -87,15 +109,19 @@ class PromptTask(Task):
         tokenizer: see ``TextTokenizer``.
         reward_fn: ``(episodes) -> one reward per episode``; see ``textgym.rewards``.
         streams_fn: ``(episodes) -> int (T,) per episode``; default: one stream, or what the spans say.
-        max_new_tokens: length limit of a response.
+        max_new_tokens: length limit of what the agent writes.
         max_prompt_tokens: room for the prompt; default: the longest of ``prompts``.
         stop: strings that end the episode.
+        reply_fn: ``(episode) -> text or None`` at the end of each of the agent's turns; see ``Task.reply``.
+        turn_stop: strings that end a turn.
+        max_turn_tokens: length limit of a turn.
+        max_response_tokens: room for the agent's tokens and the replies'.
         length_limit: "terminate" or "truncate"; see ``Task``.
         weights: factor of each named criterion.
         causal_streams: whether a token's stream is fixed by the text before it.
         success_fn: ``(episode) -> bool``; default: never.
         score_fn: ``(episodes) -> float`` in [0, 1]; default: the share of successes.
-        demonstrations: pairs of prompt and response text for a supervised warm-up.
+        demonstrations: pairs of prompt and response for a supervised warm-up; see ``Task.demonstrations``.
 
     Raises:
         ValueError: there is no prompt, or one is longer than ``max_prompt_tokens``.
@@ -111,12 +137,16 @@ class PromptTask(Task):
         max_new_tokens: int = 64,
         max_prompt_tokens: int | None = None,
         stop: Sequence[str] = (),
+        reply_fn: Callable[[Episode], str | None] | None = None,
+        turn_stop: Sequence[str] = (),
+        max_turn_tokens: int | None = None,
+        max_response_tokens: int | None = None,
         length_limit: Literal["terminate", "truncate"] = "terminate",
         weights: Mapping[str, float] | None = None,
         causal_streams: bool = True,
         success_fn: Callable[[Episode], bool] | None = None,
         score_fn: Callable[[Sequence[Episode]], float] | None = None,
-        demonstrations: Sequence[tuple[str | Prompt, str]] = (),
+        demonstrations: Sequence[tuple[str | Prompt, str | Sequence[str]]] = (),
     ) -> None:
         for name, function in (("reward_fn", reward_fn), ("streams_fn", streams_fn)):
             if not callable(function) and (name == "reward_fn" or function is not None):
@@ -130,7 +160,12 @@ class PromptTask(Task):
         for number, prompt in enumerate(self.prompts):
             check_room(prompt, self.max_prompt_tokens, f"prompt {number}")
         self.max_new_tokens = max_new_tokens
+        self.max_turn_tokens = max_turn_tokens
+        self.max_response_tokens = max_response_tokens
         self.stop = tuple([stop] if isinstance(stop, str) else stop)
+        self.turn_stop = tuple([turn_stop] if isinstance(turn_stop, str) else turn_stop)
+        if reply_fn is not None:
+            self.reply = reply_fn  # type: ignore[method-assign]
         self.length_limit = length_limit
         self.weights = dict(weights or {})
         self.causal_streams = causal_streams
@@ -160,7 +195,7 @@ class PromptTask(Task):
         """Call the user's score function, or give the share of successes."""
         return super().score(episodes) if self._score_fn is None else float(self._score_fn(episodes))
 
-    def demonstrations(self, rng: np.random.Generator, count: int) -> Sequence[tuple[Prompt, str]]:
+    def demonstrations(self, rng: np.random.Generator, count: int) -> Sequence[Demonstration]:
         """Draw ``count`` of the given demonstrations, with replacement."""
         if not self._demonstrations:
             return []
@@ -186,7 +221,8 @@ class RewardForm(Task):
         self.tokenizer = task.tokenizer
         self.max_prompt_tokens = task.max_prompt_tokens
         self.max_new_tokens = task.max_new_tokens
-        self.stop = task.stop
+        self.max_response_tokens, self.max_turn_tokens = task.max_response_tokens, task.max_turn_tokens
+        self.stop, self.turn_stop, self.reply = task.stop, task.turn_stop, task.reply
         self.length_limit = task.length_limit
         self.weights = task.weights if self.keep_streams else {}  # a rewritten reward is weighted already
         self.causal_streams = task.causal_streams or not self.keep_streams

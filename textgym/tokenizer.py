@@ -8,15 +8,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from tokenizers.decoders import DecodeStream
 
 REPLACEMENT = "\ufffd"  # what decoding gives for bytes that are not (yet) a character
+_MARGIN = 8  # characters at the beginning of a cut text that may read otherwise than in the whole
+
+
+class _Pieces(NamedTuple):
+    """What each token decodes to, over the vocabulary."""
+
+    first: list[str]
+    """At the start of a text, where some decoders drop a space."""
+    later: list[str]
+    """After other tokens."""
+    lengths: npt.NDArray[np.int64]
+    """(V,) characters of ``later``."""
+    special: npt.NDArray[np.bool_]
+    """(V,)"""
+    whole: npt.NDArray[np.bool_]
+    """(V,) True where the token holds whole characters whatever stands beside it."""
+    anchor: int
+    """A token after which others show what they decode to."""
 
 
 class TextTokenizer:
@@ -131,24 +149,63 @@ class TextTokenizer:
         Returns:
             text, as ``decode(ids)``; offsets int64 (T, 2).
         """
-        tokens = _as_list(ids)
+        tokens = np.asarray(ids, dtype=np.int64)
         text = self.decode(tokens)
-        offsets = np.zeros((len(tokens), 2), dtype=np.int64)
-        stream = DecodeStream(skip_special_tokens=True)
-        position = 0
-        try:
-            for i, token in enumerate(tokens):
-                chunk = "" if token in self.special_ids else stream.step(self.backend, token)
-                if chunk is None or not text.startswith(chunk, position):  # bytes of a split character, most often
-                    return text, self._offsets_by_prefix(tokens, text)
-                offsets[i] = position, position + len(chunk)
-                position += len(chunk)
-        except Exception:  # the stream refuses some prefixes; the slow way refuses none
-            return text, self._offsets_by_prefix(tokens, text)
-        return text, offsets if position == len(text) else self._offsets_by_prefix(tokens, text)
+        offsets = self._offsets_by_pieces(tokens, text)
+        return text, self._offsets_by_prefix(tokens.tolist(), text) if offsets is None else offsets
+
+    @cached_property
+    def _pieces(self) -> _Pieces | None:
+        """The table behind ``_offsets_by_pieces``; None where no token could anchor the decoding of others."""
+        every = range(self.vocab_size)
+        special = np.isin(np.arange(self.vocab_size), sorted(self.special_ids))
+        first = self.backend.decode_batch([[i] for i in every], skip_special_tokens=True)
+        whole = np.array([REPLACEMENT not in piece for piece in first], dtype=np.bool_)
+        whole[list(self._fallback_bytes)] = False
+        anchor = next((i for i in every if whole[i] and first[i].strip() == first[i] != ""), None)
+        if anchor is None:
+            return None
+        before = first[anchor]
+        inside = self.backend.decode_batch([[anchor, i] for i in every], skip_special_tokens=True)
+        whole &= np.array([piece.startswith(before) for piece in inside], dtype=np.bool_)
+        later = [piece[len(before) :] for piece in inside]
+        return _Pieces(first, later, np.array([len(piece) for piece in later], dtype=np.int64), special, whole, anchor)
+
+    def _offsets_by_pieces(self, ids: npt.NDArray[np.int64], text: str) -> npt.NDArray[np.int64] | None:
+        """Lay what each token decodes to end to end; None where that does not come to ``text``.
+
+        Runs of tokens that share characters are decoded together, each run for itself.
+        """
+        if self._pieces is None:
+            return None
+        first, later, lengths, special, whole, anchor = self._pieces
+        tokens = ids[~special[ids]]
+        starts, ends = np.zeros(len(tokens), dtype=np.int64), np.cumsum(lengths[tokens])
+        parts = [later[token] for token in tokens.tolist()]
+        if len(tokens) and whole[tokens[0]]:
+            parts[0] = first[tokens[0]]
+            ends += len(parts[0]) - lengths[tokens[0]]
+        starts[1:] = ends[:-1]
+        for begin, end in _runs(~whole[tokens]):
+            run = tokens[begin:end].tolist()
+            part = self.decode([anchor, *run])[len(first[anchor]) :] if begin else self.decode(run)
+            at = int(ends[begin - 1]) if begin else 0
+            held = self._offsets_by_prefix(run, part) + at
+            shift = at + len(part) - int(ends[end - 1])
+            starts[begin:end], ends[begin:end] = held[:, 0], held[:, 1]
+            starts[end:] += shift
+            ends[end:] += shift
+            parts[begin:end] = [part, *[""] * (end - begin - 1)]
+        if "".join(parts) != text:
+            return None
+        offsets = np.zeros((len(ids), 2), dtype=np.int64)
+        offsets[~special[ids]] = np.stack((starts, ends), axis=1)
+        for i in np.flatnonzero(special[ids]):
+            offsets[i] = offsets[i - 1, 1] if i else 0
+        return offsets
 
     def _offsets_by_prefix(self, tokens: list[int], text: str) -> npt.NDArray[np.int64]:
-        """The definition of offsets, one decode per token, for texts that hold split characters.
+        """The definition of offsets, one decode per token; used where tokens share characters.
 
         Let D(i) be the text of the first i tokens. Token i starts where D(i) and ``text`` part, and ends where D(i + 1)
         and ``text`` part; where D(i + 1) ends in an unfinished character, the token also holds the character that its
@@ -208,13 +265,38 @@ class TextTokenizer:
         A table of candidates, so that a step only decodes where a stop string can have been completed. Bytes of a split
         character are always candidates.
         """
-        if not isinstance(self.backend.decoder, decoders.ByteLevel | decoders.Fuse | decoders.Metaspace | decoders.Sequence):
+        if not self._is_local:
             return np.ones(self.vocab_size, dtype=np.bool_)  # a decoder that may put characters between any two tokens
         anchor = [next(i for i in range(self.vocab_size) if i not in self.special_ids)]
         alone = self.backend.decode_batch([[i] for i in range(self.vocab_size)], skip_special_tokens=False)
         inside = self.backend.decode_batch([[*anchor, i] for i in range(self.vocab_size)], skip_special_tokens=False)
         wanted = {stop[-1] for stop in stops} | {REPLACEMENT}
         return np.array([any(c in a or c in b for c in wanted) for a, b in zip(alone, inside, strict=True)], dtype=np.bool_)
+
+    def tail(self, ids: npt.NDArray[np.int64], characters: int, start: int = 0) -> str:
+        """Decode the end of the text that ``ids[start:]`` hold, in their place after ``ids[:start]``.
+
+        Returns:
+            At least the last ``characters`` characters, or all where there are fewer; the time it takes does not grow with
+            the text.
+        """
+        width = characters + _MARGIN
+        while True:
+            first = max(0, len(ids) - width) if self._is_local else 0
+            while first > 0 and (ids[first] in self._fallback_bytes or ids[first] in self.special_ids):
+                first -= 1  # a run of bytes is decoded as a whole
+            text = self.decode(ids[first:])
+            if first < start:
+                text = text[_common_prefix(self.decode(ids[first:start]), text) :]
+            elif first > 0 and len(text) < characters + _MARGIN:  # its beginning may differ from the whole text's
+                width *= 2
+                continue
+            return text
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether what a token decodes to depends on its neighbours only."""
+        return isinstance(self.backend.decoder, decoders.ByteLevel | decoders.Fuse | decoders.Metaspace | decoders.Sequence)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write files that ``transformers.AutoTokenizer.from_pretrained(folder)`` loads."""
@@ -255,6 +337,12 @@ def _escape(symbol: str) -> str:
 
 def _as_list(ids: Iterable[int] | npt.NDArray[np.int64]) -> list[int]:
     return ids.tolist() if isinstance(ids, np.ndarray) else [int(i) for i in ids]
+
+
+def _runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Find the runs of True, as half-open ranges."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _common_prefix(a: str, b: str) -> int:

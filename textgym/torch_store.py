@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, Rules
-from textgym.store import check_actions, no_token
+from textgym.rules import EOS, NO_TOKEN, RUNNING, Rules
+from textgym.store import Limits, check_actions, no_token
 
 _LOOK, _BAD = 8, 16  # bits beside the codes, so that one transfer carries all three
 
@@ -30,6 +30,7 @@ class TorchStore:
         self.tokens = torch.full((num_envs, rules.context_length), NO_TOKEN, dtype=torch.int64, device=self.device)
         self.lengths = np.zeros(num_envs, dtype=np.int64)  # on the host: they follow from which slots acted
         self.starts = np.zeros(num_envs, dtype=np.int64)
+        self.limits = Limits(rules, num_envs)
         self._all = torch.arange(num_envs, device=self.device)
         self._stop_table = None if rules.stop_table is None else torch.from_numpy(rules.stop_table).to(self.device)
 
@@ -39,7 +40,15 @@ class TorchStore:
         for row, ids in zip(rows, prompts, strict=True):
             row[: len(ids)] = ids
         self.lengths[slots] = self.starts[slots] = [len(ids) for ids in prompts]
+        self.limits.start(slots, self.starts[slots])
         self.tokens[torch.as_tensor(slots, device=self.device)] = torch.from_numpy(rows).to(self.device)
+
+    def insert(self, slot: int, ids: npt.NDArray[np.int64]) -> None:
+        """Append a reply to one slot; see ``NumpyStore.insert``."""
+        end = self.lengths[slot] + len(ids)
+        self.tokens[slot, self.lengths[slot] : end] = torch.from_numpy(ids).to(self.device)
+        self.lengths[slot] = end
+        self.limits.reply(slot, len(ids), int(end))
 
     def append(self, actions: Any, acting: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_] | None]:
         """Append one token to each acting slot; see ``NumpyStore.append``."""
@@ -63,8 +72,10 @@ class TorchStore:
         columns = torch.from_numpy(self.lengths[acting]).to(self.device)
         self.tokens[rows, columns] = taken
         self.lengths[acting] += 1
-        full = acting & (self.lengths - self.starts >= self.rules.max_response_tokens)
-        codes = np.where(flags & EOS, EOS, np.where(full, LENGTH, RUNNING)).astype(np.int8)
+        codes = self.limits.codes(self.lengths)
+        codes[(flags & EOS) > 0] = EOS
+        if not everyone:
+            codes[~acting] = RUNNING
         return codes, None if self._stop_table is None else (flags & _LOOK) > 0
 
     def response(self, slot: int) -> npt.NDArray[np.int64]:

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from textgym.episode import Episode, Prompt, Release
-from textgym.rules import EOS, RUNNING, Rules, check_options, episode_return
+from textgym.rules import EOS, RUNNING, TURN_ENDS, Rules, check_options, episode_return
 from textgym.store import NumpyStore
 
 
@@ -90,6 +90,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
         self._seeds = [-1] * num_envs
         self._prompts: list[Prompt | None] = [None] * num_envs
+        self._replies: list[list[tuple[int, int]]] = [[] for _ in range(num_envs)]  # ranges that the environment wrote
         self._counts = np.zeros(num_envs, dtype=np.int64)  # episodes that each slot has started, less the running one
         self._broken = False
         self._idle = np.ones(num_envs, dtype=np.bool_)  # slots in which no episode runs
@@ -155,6 +156,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._broken = True  # until the step is through: what the task raises below leaves texts that nobody scored
         if look is not None:
             self._look(codes, look & (codes != EOS))
+        if self.rules.has_turns:
+            self._reply(codes)
         # 2) NEXT_STEP: slots that ended in the step before start anew instead of acting
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._idle.any():
             self._start(np.flatnonzero(self._idle), {})
@@ -211,16 +214,25 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         prompt = self._prompts[slot]
         assert prompt is not None
         episode_id = slot + self.num_envs * int(self._counts[slot])
-        return self.rules.episode(prompt, self._store.response(slot), code, episode_id)
+        return self.rules.episode(prompt, self._store.response(slot), code, episode_id, self._replies[slot])
 
     def _look(self, codes: npt.NDArray[np.int8], look: npt.NDArray[np.bool_]) -> None:
         """Read the texts whose last token may have completed a stop string, and set their codes."""
         for slot in np.flatnonzero(look):
             prompt = self._prompts[slot]
             assert prompt is not None
-            code = self.rules.ending(prompt, self._store.response(int(slot)))
+            code = self.rules.ending(prompt, self._store.response(int(slot)), self._replies[slot])
             if code != RUNNING:
                 codes[slot] = code
+
+    def _reply(self, codes: npt.NDArray[np.int8]) -> None:
+        """Let the task answer the turns that ended, and set the codes to what that makes of their episodes."""
+        for slot in np.flatnonzero(np.isin(codes, TURN_ENDS)).tolist():
+            episode = self._episode(slot, int(codes[slot]))
+            codes[slot], ids = self.rules.after(episode, int(codes[slot]))
+            if codes[slot] == RUNNING:
+                self._replies[slot].append((len(episode.ids), len(episode.ids) + len(ids)))
+                self._store.insert(slot, ids)
 
     def _start(self, slots: npt.NDArray[np.int64], options: dict[str, Any]) -> None:
         # A running episode is given up; its number is not used again.
@@ -233,6 +245,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._store.start(slots, [np.asarray(prompt.ids) for prompt in prompts])
         for slot, prompt in zip(slots, prompts, strict=True):
             self._prompts[slot] = prompt
+            self._replies[slot] = []
         self._counts[slots] = counts
         self._idle[slots] = False
 

@@ -184,7 +184,7 @@ def build_task(config: TrainConfig) -> Task:
 def build_policy(config: TrainConfig, task: Task, device: str, rank: int = 0) -> CausalLMPolicy:
     """Build the policy: the named model, or the tiny one, sized for the task; each process samples with a seed of its own."""
     tokenizer = TextTokenizer(task.tokenizer)
-    context_length = task.max_prompt_tokens + task.max_new_tokens
+    context_length = task.max_prompt_tokens + (task.max_response_tokens or task.max_new_tokens)
     if config.model == "tiny":
         lm = tiny_gpt2(tokenizer.vocab_size, context_length, seed=config.seed)
     else:

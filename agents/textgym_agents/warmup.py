@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from textgym import Prompt, Task, TextTokenizer
-from textgym.task import check_room, encode_prompt
+from textgym import Task, TextTokenizer
+from textgym.task import Demonstration, check_room, encode_prompt
 from textgym_agents.losses import masked_mean
 from textgym_agents.model import ActorCritic
 
@@ -66,22 +66,24 @@ def warm_up(
 
 
 def _batch(
-    examples: Sequence[tuple[Prompt, str]], tokenizer: TextTokenizer, task: Task
+    examples: Sequence[Demonstration], tokenizer: TextTokenizer, task: Task
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    rows, prompt_lengths, lengths = [], [], []
+    rows, masks, prompt_lengths = [], [], []
     for prompt, text in examples:
         encoded = encode_prompt(prompt, tokenizer)
         check_room(encoded, task.max_prompt_tokens, "demonstration prompt")
-        response = tokenizer.encode(text)
-        if not any(stop in text for stop in task.stop):  # a stop string has ended the text already
-            response = np.append(response, tokenizer.eos_token_id)
-        if len(response) > task.max_new_tokens:
+        messages = [tokenizer.encode(message) for message in ([text] if isinstance(text, str) else text)]
+        last = text if isinstance(text, str) else text[-1]
+        if not any(stop in last for stop in (*task.stop, *task.turn_stop)):  # a stop string has ended it already
+            messages[-1] = np.append(messages[-1], tokenizer.eos_token_id)
+        by_agent = np.concatenate([np.full(len(ids), turn % 2 == 0) for turn, ids in enumerate(messages)])
+        room = task.max_response_tokens or task.max_new_tokens
+        if by_agent.sum() > task.max_new_tokens or len(by_agent) > room:
             raise ValueError(
-                f"demonstration has {len(response)} tokens with its end but max_new_tokens is {task.max_new_tokens}: {text!r}"
+                f"demonstration has {len(by_agent)} tokens with its end, {by_agent.sum()} of them the agent's, but "
+                f"max_new_tokens is {task.max_new_tokens} and there is room for {room}: {text!r}"
             )
-        rows.append(torch.from_numpy(np.concatenate([np.asarray(encoded.ids), response])))
-        prompt_lengths.append(len(rows[-1]) - len(response))
-        lengths.append(len(response))
-    ids = pad_sequence(rows, batch_first=True)
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return ids, torch.tensor(prompt_lengths), mask
+        rows.append(torch.from_numpy(np.concatenate([np.asarray(encoded.ids), *messages])))
+        masks.append(torch.from_numpy(by_agent))
+        prompt_lengths.append(len(rows[-1]) - len(by_agent))
+    return pad_sequence(rows, batch_first=True), torch.tensor(prompt_lengths), pad_sequence(masks, batch_first=True)

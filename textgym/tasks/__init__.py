@@ -1,6 +1,7 @@
 """The shipped tasks: one task, one file, a datasheet as its docstring. The table is data; nothing is imported here."""
 
 TASKS: dict[str, str] = {
+    "guess_number": "textgym.tasks.guess_number:GuessNumber",
     "number_duel": "textgym.tasks.number_duel:NumberDuel",
     "three_sentences": "textgym.tasks.three_sentences:ThreeSentences",
 }
