@@ -29,3 +29,9 @@ def test_tokens_are_found_by_the_characters_that_they_hold(make_episode):
     assert episode.last_characters().tolist() == [0, 2, 2, 3, 4]
     with pytest.raises(ValueError, match=r"position is 4; episode 7 has characters 0\.\.3"):
         episode.token_at(4)
+
+
+def test_a_span_can_pay_the_agents_tokens_that_hold_its_characters(make_episode):
+    episode = make_episode("abcd", [(0, 1), (1, 1), (1, 3), (1, 3), (3, 4)], [True, True, True, False, True])
+    assert episode.agent_tokens(0, 4).tolist() == [0, 2, 4]  # not the special token, not the environment's
+    assert episode.agent_tokens(2, 3).tolist() == [2]

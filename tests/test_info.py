@@ -4,6 +4,7 @@ import pytest
 import textgym
 from textgym import release, releases
 from textgym.info import release_info
+from textgym.ledger import Ledger
 
 
 def make_release(**changes):
@@ -19,6 +20,7 @@ def make_release(**changes):
         "is_success": True,
         "group_id": 3,
         "criteria": {"a": 1.5},
+        "ledger": Ledger(1.5),
     }
     return textgym.Release(**{**values, **changes})
 
@@ -43,6 +45,7 @@ def test_numbers_are_plain_python():
         "terminated": bool,
         "truncated": bool,
         "criteria/a": float,
+        "ledger_asked": float,
     }
 
 
@@ -68,6 +71,7 @@ def test_criteria_of_other_slots_are_not_read():
         "agent_mask": np.ones((2, 1), bool),
         **{key: np.ones(2, int) for key in ("num_tokens", "episode_id", "group_id")},
         **{key: np.ones(2, bool) for key in ("is_success", "terminated", "truncated")},
+        "ledger_asked": np.zeros(2),
         "criteria/a": np.array([1.0, 0.0]),
         "_criteria/a": np.array([True, False]),
     }

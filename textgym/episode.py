@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from textgym.ledger import Ledger
+
 EndedBy = Literal["eos", "stop", "task", "length"]
 
 
@@ -70,6 +72,14 @@ class Episode:
         """Give the last character that each token holds, int64 (T,); where a token holds none, the place it stands at."""
         starts, ends = self.offsets.T
         return np.where(ends > starts, ends - 1, ends)
+
+    def agent_tokens(self, start: int, end: int) -> npt.NDArray[np.int64]:
+        """Find the agent's tokens that hold a character of ``text[start:end]``, in order: what a span there can pay.
+
+        Tokens without characters (special ones) hold none, wherever they stand.
+        """
+        starts, ends = self.offsets.T
+        return np.flatnonzero((starts < end) & (ends > start) & (ends > starts) & self.agent_mask)
 
     def token_at(self, position: int) -> int:
         """Find the last token that holds the character at ``position``.
@@ -130,3 +140,5 @@ class Release:
     """Episodes of one group share their prompt."""
     criteria: Mapping[str, float] = field(default_factory=dict)
     """Total of each named criterion, before weighting."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """What was asked for, and what weights and other stages took of it on its way to ``token_rewards``."""

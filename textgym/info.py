@@ -6,14 +6,17 @@ Sync and Async vector environments, wrappers, and the hosts built on them; text 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from textgym.episode import Episode, Release, read_only
+from textgym.ledger import Ledger
 
 _CRITERIA = "criteria/"
+_LEDGER = "ledger/"
+_ASKED = "ledger_asked"
 
 
 def release_info(release: Release, max_response_tokens: int) -> dict[str, Any]:
@@ -37,12 +40,87 @@ def release_info(release: Release, max_response_tokens: int) -> dict[str, Any]:
         "terminated": bool(release.terminated),
         "truncated": bool(release.truncated),
         **{f"{_CRITERIA}{name}": float(value) for name, value in release.criteria.items()},
+        _ASKED: float(release.ledger.asked),
+        **{f"{_LEDGER}{name}": float(amount) for name, amount in release.ledger.accounts.items()},
+    }
+
+
+def pending_info(episode: Episode, truncated: bool, max_response_tokens: int) -> dict[str, Any]:
+    """Write the ``info`` of an ended episode whose release comes in a later step, by its ``episode_id``."""
+    agent_mask = np.zeros(max_response_tokens, dtype=np.bool_)
+    agent_mask[: len(episode.ids)] = episode.agent_mask
+    return {
+        "release_pending": True,
+        "agent_mask": agent_mask,
+        "num_tokens": len(episode.ids),
+        "episode_id": int(episode.episode_id),
+        "group_id": -1 if episode.prompt.group_id is None else int(episode.prompt.group_id),
+        "terminated": not truncated,
+        "truncated": truncated,
     }
 
 
 def text_info(episode: Episode) -> dict[str, Any]:
     """Write what ``info_text=True`` adds: prompt, response text and what ended the episode, as strings."""
     return {"prompt": episode.prompt.text, "text": episode.text, "ended_by": episode.ended_by}
+
+
+def batch_infos(items: Sequence[tuple[int, Mapping[str, Any]]], num_envs: int) -> dict[str, Any]:
+    """Lay infos of single environments out as Gymnasium's vector environments do, all of them at once.
+
+    Args:
+        items: slot and info, in rising order of slots.
+        num_envs: N.
+
+    Returns:
+        ``key`` -> array (N, ...), zeros (None, for objects) where a slot has no such key; ``_key`` -> bool (N,), where it has.
+    """
+    out: dict[str, Any] = {}
+    for key in dict.fromkeys(key for _, info in items for key in info):
+        slots = [slot for slot, info in items if key in info]
+        values = [info[key] for _, info in items if key in info]
+        if isinstance(values[0], dict):
+            out[key] = batch_infos(list(zip(slots, values, strict=True)), num_envs)
+        elif isinstance(values[0], bool | int | float):
+            out[key] = np.zeros(num_envs, dtype=type(values[0]))
+            out[key][slots] = values
+        elif isinstance(values[0], np.ndarray):
+            out[key] = np.zeros((num_envs, *values[0].shape), dtype=values[0].dtype)
+            for slot, value in zip(slots, values, strict=True):
+                out[key][slot] = value
+        else:
+            out[key] = np.full(num_envs, fill_value=None, dtype=object)
+            out[key][slots] = values
+        mask = np.zeros(num_envs, dtype=np.bool_)
+        mask[slots] = True
+        out[f"_{key}"] = mask
+    return out
+
+
+class Ending(NamedTuple):
+    """An episode that ended in this step, whether its rewards are released yet or not."""
+
+    slot: int
+    episode_id: int
+    num_tokens: int
+    truncated: bool
+
+
+def endings(info: Mapping[str, Any]) -> list[Ending]:
+    """Read which episodes ended in a vector environment's step, in the order of their slots."""
+    source = info.get("final_info", info)
+    if "_episode_id" not in source:
+        return []
+    ids, counts, cut = (_host(source[key]) for key in ("episode_id", "num_tokens", "truncated"))
+    slots = np.flatnonzero(_host(source["_episode_id"])).tolist()
+    return [Ending(slot, int(ids[slot]), int(counts[slot]), bool(cut[slot])) for slot in slots]
+
+
+def dropped(info: Mapping[str, Any]) -> list[int]:
+    """Read the ids of episodes whose release will never come: their reward failed under ``on_reward_error="drop"``."""
+    if "dropped" not in info:
+        return []
+    return _host(info["dropped"])[_host(info["_dropped"])].tolist()
 
 
 def release(info: Mapping[str, Any], slot: int | None = None) -> Release | None:
@@ -54,7 +132,7 @@ def release(info: Mapping[str, Any], slot: int | None = None) -> Release | None:
     """
     if slot is not None:
         return next((item for item in releases(info) if item.slot == slot), None)
-    if "final_info" in info or "_token_rewards" in info:
+    if "final_info" in info or "_token_rewards" in info or "late" in info:
         raise ValueError("this is the info of a vector environment; read it with releases(info) or release(info, slot=i)")
     if "token_rewards" not in info:
         return None
@@ -62,7 +140,12 @@ def release(info: Mapping[str, Any], slot: int | None = None) -> Release | None:
 
 
 def releases(info: Mapping[str, Any]) -> list[Release]:
-    """Read all releases in a vector environment's ``info``, in the order of their slots, in any autoreset mode."""
+    """Read all releases in a vector environment's ``info``, in the order of their slots, in any autoreset mode.
+
+    With reward workers these are releases of episodes that ended in earlier steps; ``episode_id`` says which.
+    """
+    if "late" in info:
+        return releases(info["late"])
     source = info.get("final_info", info)  # SAME_STEP puts the ended episode's info there
     mask = source.get("_token_rewards")
     if mask is None:
@@ -74,11 +157,11 @@ def releases(info: Mapping[str, Any]) -> list[Release]:
 
 
 _NUMBERS = ("num_tokens", "episode_id", "group_id", "is_success", "terminated", "truncated")
-_KEYS = frozenset(("token_rewards", "token_streams", "agent_mask", *_NUMBERS))
+_KEYS = frozenset(("token_rewards", "token_streams", "agent_mask", *_NUMBERS, _ASKED))
 
 
 def _is_ours(key: str) -> bool:
-    return key in _KEYS or key.startswith(_CRITERIA)
+    return key in _KEYS or key.startswith((_CRITERIA, _LEDGER))
 
 
 def _host(value: Any) -> Any:
@@ -87,8 +170,11 @@ def _host(value: Any) -> Any:
 
 def _read(arrays: Mapping[str, Any], row: int, slot: int) -> Release:
     used = int(arrays["num_tokens"][row])
-    names = [key for key in arrays if key.startswith(_CRITERIA)]
-    present = [key for key in names if f"_{key}" not in arrays or arrays[f"_{key}"][row]]
+
+    def named(prefix: str) -> dict[str, float]:
+        names = [key for key in arrays if key.startswith(prefix) and (f"_{key}" not in arrays or arrays[f"_{key}"][row])]
+        return {key.removeprefix(prefix): float(arrays[key][row]) for key in names}
+
     return Release(
         episode_id=int(arrays["episode_id"][row]),
         slot=slot,
@@ -100,5 +186,6 @@ def _read(arrays: Mapping[str, Any], row: int, slot: int) -> Release:
         truncated=bool(arrays["truncated"][row]),
         is_success=bool(arrays["is_success"][row]),
         group_id=int(arrays["group_id"][row]),
-        criteria={key.removeprefix(_CRITERIA): float(arrays[key][row]) for key in present},
+        criteria=named(_CRITERIA),
+        ledger=Ledger(float(arrays[_ASKED][row]), named(_LEDGER)),
     )

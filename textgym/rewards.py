@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.episode import Episode, Span
+from textgym.ledger import Ledger
 
 Reward: TypeAlias = Any  # float | array (T,) | list[float] | list[Span] | Mapping[str, those]; `resolve` is the check
 RewardFn: TypeAlias = Callable[[Sequence[Episode]], Sequence[Reward]]
@@ -53,6 +54,9 @@ class Resolved:
     """(T,) partition that the spans named, -1 on environment tokens; None where no span named a stream."""
     criteria: Mapping[str, float]
     """Total of each named criterion before weighting; empty for an unnamed reward."""
+    ledger: Ledger
+    """What was asked for; account ``weight/<name>`` holds what the weight of a criterion took, ``nothing`` that the reward
+    was an empty list."""
 
 
 def resolve(
@@ -66,7 +70,8 @@ def resolve(
         weights: factor of each named criterion; names that are not listed weigh 1.
 
     Returns:
-        One ``Resolved`` per episode. The sum of its token rewards is the weighted sum of what was asked for.
+        One ``Resolved`` per episode. The sum of its token rewards is the weighted sum of what was asked for; its ledger is
+        checked.
 
     Raises:
         ValueError: naming the episode, the value and what is allowed.
@@ -92,7 +97,10 @@ def _items(rewards: Any, count: int) -> list[Reward]:
 def _resolve_one(item: Reward, episode: Episode, weights: Mapping[str, float]) -> Resolved:
     if not isinstance(item, Mapping):
         paid, char_streams = _lay(item, episode, "")
-        return Resolved(_as_float32(paid, episode), _token_streams(char_streams, episode), {})
+        ledger = Ledger(_sum(item, episode, ""), {"nothing": 0.0} if _is_nothing(item) else {})
+        return _resolved(paid, char_streams, {}, ledger, episode)
+    asked = 0.0
+    accounts: dict[str, float] = {}
     total = np.zeros(len(episode.ids), dtype=np.float64)
     criteria: dict[str, float] = {}
     claimed: npt.NDArray[np.int64] | None = None
@@ -102,17 +110,52 @@ def _resolve_one(item: Reward, episode: Episode, weights: Mapping[str, float]) -
         if isinstance(part, Mapping):
             raise _error(episode, f"has a Mapping inside criterion {name!r}", "criteria cannot be nested; " + _ALLOWED)
         paid, char_streams = _lay(part, episode, f" in criterion {name!r}")
-        criteria[name] = float(paid.sum())
-        total += paid * _weight(weights, name)
+        weight = float(weights.get(name, 1.0))
+        criteria[name] = _sum(part, episode, f" in criterion {name!r}")
+        asked += criteria[name]
+        if _is_nothing(part):
+            accounts["nothing"] = 0.0
+        if weight != 1.0:
+            accounts[f"weight/{name}"] = (1.0 - weight) * criteria[name]
+        total += paid * weight
         claimed = _merge(claimed, char_streams, episode)
     for name in weights:
         if name not in item:
             raise _error(episode, f"has criteria {sorted(item)}", f"weights names {name!r}, which is none of them")
-    return Resolved(_as_float32(total, episode), _token_streams(claimed, episode), criteria)
+    return _resolved(total, claimed, criteria, Ledger(asked, accounts), episode)
 
 
-def _weight(weights: Mapping[str, float], name: str) -> float:
-    return float(weights.get(name, 1.0))
+def _resolved(
+    paid: npt.NDArray[np.float64],
+    char_streams: npt.NDArray[np.int64] | None,
+    criteria: Mapping[str, float],
+    ledger: Ledger,
+    episode: Episode,
+) -> Resolved:
+    token_rewards = _as_float32(paid, episode)
+    check_ledger(ledger, token_rewards, episode.episode_id)
+    return Resolved(token_rewards, _token_streams(char_streams, episode), criteria, ledger)
+
+
+def check_ledger(ledger: Ledger, token_rewards: npt.NDArray[np.float32], episode_id: int) -> None:
+    """Check that an episode's ledger adds up to its token rewards; see ``Ledger.check``."""
+    wide = token_rewards.astype(np.float64)
+    size = float(np.abs(wide).sum()) + sum(abs(amount) for amount in ledger.accounts.values())
+    ledger.check(float(wide.sum()), size, f"episode {episode_id}")
+
+
+def _sum(item: Reward, episode: Episode, where: str) -> float:
+    """Add up what a checked item asks for, from the item itself: the other side of the ledger is what was laid."""
+    item = _from_tensor(item, episode, where)
+    if _is_number(item):
+        return float(item)
+    if isinstance(item, np.ndarray):
+        return float(item.sum(dtype=np.float64))
+    return math.fsum(float(value.reward if isinstance(value, Span) else value) for value in item)
+
+
+def _is_nothing(item: Reward) -> bool:
+    return isinstance(item, list | tuple) and len(item) == 0
 
 
 def _lay(item: Reward, episode: Episode, where: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64] | None]:
@@ -169,7 +212,7 @@ def _lay_spans(
     char_streams: npt.NDArray[np.int64] | None = None
     for span in spans:
         value = _check_span(span, episode, where)
-        tokens = np.flatnonzero((episode.offsets[:, 0] < span.end) & (episode.offsets[:, 1] > span.start) & episode.agent_mask)
+        tokens = episode.agent_tokens(span.start, span.end)
         if len(tokens) == 0:
             raise _error(episode, f"has {span}{where} over no token of the agent", "a span covers text that the agent wrote")
         if span.split == "uniform":

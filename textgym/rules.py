@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.episode import EndedBy, Episode, Prompt, Release, read_only
-from textgym.info import release_info, text_info
+from textgym.info import pending_info, release_info, text_info
 from textgym.rewards import check_streams, resolve
 from textgym.task import Task, check_room, encode_prompt, resolve_task
 from textgym.tokenizer import TextTokenizer
@@ -241,7 +241,6 @@ class Rules:
             partition = given[i] if given is not None else item.span_streams
             if partition is None:
                 partition = np.where(episode.agent_mask, 0, -1).astype(np.int64)
-            truncated = episode.ended_by == "length" and self.task.length_limit == "truncate"
             out.append(
                 Release(
                     episode_id=episode.episode_id,
@@ -250,18 +249,28 @@ class Rules:
                     streams=read_only(partition),
                     agent_mask=episode.agent_mask,
                     num_tokens=len(episode.ids),
-                    terminated=not truncated,
-                    truncated=truncated,
+                    terminated=not self.truncates(episode),
+                    truncated=self.truncates(episode),
                     is_success=successes[i],
                     group_id=-1 if episode.prompt.group_id is None else episode.prompt.group_id,
                     criteria=item.criteria,
+                    ledger=item.ledger,
                 )
             )
         return out
 
+    def truncates(self, episode: Episode) -> bool:
+        """Whether an ended episode counts as truncated, so that agents bootstrap; otherwise it terminated."""
+        return episode.ended_by == "length" and self.task.length_limit == "truncate"
+
     def info(self, episode: Episode, release: Release) -> dict[str, Any]:
         """Write the info of an ended episode."""
         info = release_info(release, self.max_response_tokens)
+        return info | text_info(episode) if self.info_text else info
+
+    def pending_info(self, episode: Episode) -> dict[str, Any]:
+        """Write the info of an ended episode whose release comes later."""
+        info = pending_info(episode, self.truncates(episode), self.max_response_tokens)
         return info | text_info(episode) if self.info_text else info
 
 

@@ -1,7 +1,7 @@
 """The native vector door: N texts at once, with no per-environment Python in a step.
 
 Left out on purpose: a second way to score. Texts live in a store (numpy or torch), everything else is ``Rules``, and infos
-are laid out by Gymnasium's own ``_add_info``, so that they are what ``SyncVectorEnv`` gives in each autoreset mode.
+are laid out as Gymnasium's own ``_add_info`` does, so that they are what ``SyncVectorEnv`` gives in each autoreset mode.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from textgym.episode import Episode, Prompt, Release
+from textgym.info import batch_infos
+from textgym.late import LateReleases
+from textgym.pool import Job, RewardPool
 from textgym.rules import EOS, RUNNING, TURN_ENDS, Rules, check_options, episode_return
 from textgym.store import NumpyStore
 
@@ -35,7 +38,15 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             ``_final_obs``.
         device: where the tensors of ``output="torch"`` live.
         group_size: slots of one group see the same prompts (slot i is seeded ``seed + i // group_size``).
-        keep_episodes: keep what ended for ``take_episodes``; who asks for it must take it.
+        keep_episodes: keep what was released for ``take_episodes``; who asks for it must take it.
+        reward_workers: 0 rewards episodes in the step in which they end. More: that many workers reward them while other
+            texts go on; the end step pays 0.0 and says ``release_pending``, and ``textgym.releases(infos)`` reads the release
+            in a later step, by ``episode_id``. ``drain`` hands out what is still due.
+        reward_worker_kind: "thread", or "process" (spawned; the task must be picklable, and lives there in copies).
+        reward_timeout: seconds that one call of the task may take; None: no limit.
+        max_pending: how many episodes may wait for their rewards before a step waits for the workers; default: 4 N.
+        on_reward_error: "raise" the error of an episode's reward in the next step (nothing else is lost, and one may go on), or
+            "drop" the episode: ``textgym.info.dropped(infos)`` names it, ``num_dropped`` counts.
         observation: "tokens" or "dict".
         info_text: add prompt, text and ended_by to infos, as object arrays.
         max_episode_steps: another name for ``max_new_tokens`` (``gym.make_vec`` uses it).
@@ -60,6 +71,11 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         device: Any = "cpu",
         group_size: int = 1,
         keep_episodes: bool = False,
+        reward_workers: int = 0,
+        reward_worker_kind: Literal["thread", "process"] = "thread",
+        reward_timeout: float | None = None,
+        max_pending: int | None = None,
+        on_reward_error: Literal["raise", "drop"] = "raise",
         observation: Literal["tokens", "dict"] = "tokens",
         info_text: bool = False,
         max_episode_steps: int | None = None,
@@ -95,6 +111,22 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._broken = False
         self._idle = np.ones(num_envs, dtype=np.bool_)  # slots in which no episode runs
         self._kept: list[tuple[Episode, Release]] | None = [] if keep_episodes else None
+        self._late: LateReleases | None = None
+        if reward_workers:
+            pool = RewardPool(self.rules.release, reward_workers, reward_worker_kind, reward_timeout)
+            self._late = LateReleases(pool, num_envs, 4 * num_envs if max_pending is None else max_pending, on_reward_error)
+        elif reward_timeout is not None or max_pending is not None:
+            raise ValueError("reward_timeout and max_pending are the workers'; give reward_workers=1 or more with them")
+
+    @property
+    def response_lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens that each slot's response has so far, replies included: int64 (N,), on the host."""
+        return self._store.lengths - self._store.starts
+
+    @property
+    def prompt_lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each slot's prompt: int64 (N,), on the host."""
+        return self._store.starts.copy()
 
     @property
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
@@ -145,6 +177,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """
         if self._broken or all(prompt is None for prompt in self._prompts):
             raise gym.error.ResetNeeded("no episode is running, or the last step raised an error; call reset() before step()")
+        if self._late is not None:
+            self._late.raise_failed()
         # 1) append; idle slots do not act
         acting = ~self._idle
         if not acting.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
@@ -169,9 +203,12 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         ended = np.flatnonzero(codes)
         if len(ended):
             infos = self._finish(ended, codes, rewards, terminated, truncated)
+        # 4) hand out what workers have rewarded meanwhile
+        if self._late is not None:
+            infos |= self._deliver(self._late)
         self._broken = False
         output = self._store.output
-        return self._store.observation(), output(rewards), output(terminated), output(truncated), infos
+        return self._store.observation(), output(rewards), output(terminated), output(truncated), output(infos)
 
     def take_episodes(self) -> list[tuple[Episode, Release]]:
         """Hand over the episodes that ended since the last call, with their releases; needs ``keep_episodes=True``."""
@@ -193,22 +230,64 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._idle[ended] = True
         episodes = [self._episode(int(slot), int(codes[slot])) for slot in ended]
         self._counts[ended] += 1
-        releases = self.rules.release(episodes, [int(slot) for slot in ended])
-        if self._kept is not None:
-            self._kept.extend(zip(episodes, releases, strict=True))
-        infos: dict[str, Any] = {}
+        truncated[ended] = [self.rules.truncates(episode) for episode in episodes]
+        terminated[ended] = ~truncated[ended]
+        slots = ended.tolist()
+        if self._late is None:
+            releases = self.rules.release(episodes, slots)
+            rewards[ended] = [episode_return(release) for release in releases]
+            details = [self._info(episode, release) for episode, release in zip(episodes, releases, strict=True)]
+        else:
+            self._late.submit([Job(slot, episode) for slot, episode in zip(slots, episodes, strict=True)])
+            details = [self.rules.pending_info(episode) for episode in episodes]
+        infos = batch_infos(list(zip(slots, details, strict=True)), self.num_envs)
         if same_step:
-            infos["final_obs"] = self._store.final_observation(ended)
+            infos = {"final_info": infos, "_final_info": codes > 0, "final_obs": self._store.final_observation(ended)}
             infos["_final_obs"] = codes > 0
-        for episode, release in zip(episodes, releases, strict=True):
-            info = self.rules.info(episode, release)
-            infos = self._add_info(infos, {"final_info": info} if same_step else info, release.slot)
-            rewards[release.slot] = episode_return(release)
-            terminated[release.slot] = release.terminated
-            truncated[release.slot] = release.truncated
-        if same_step:
             self._start(ended, {})
-        return self._store.output(infos)
+        return infos
+
+    def _info(self, episode: Episode, release: Release) -> dict[str, Any]:
+        """Write the info of a released episode, and keep it where that was asked for."""
+        if self._kept is not None:
+            self._kept.append((episode, release))
+        return self.rules.info(episode, release)
+
+    def _deliver(self, late: LateReleases) -> dict[str, Any]:
+        """Write the infos of what is due: at most one release per slot and step."""
+        infos: dict[str, Any] = {}
+        released, failed = late.take()
+        if released:
+            items = [(release.slot, self._info(episode, release)) for episode, release in released]
+            infos["late"] = batch_infos(items, self.num_envs)
+            infos["_late"] = infos["late"]["_token_rewards"].copy()
+        if failed:
+            infos |= batch_infos([(slot, {"dropped": episode_id}) for slot, episode_id in failed], self.num_envs)
+        return infos
+
+    def drain(self) -> list[Release]:
+        """Wait for the releases that are still due, and hand them out; an environment without workers owes none.
+
+        Raises:
+            Exception: what rewarding an episode raised, under ``on_reward_error="raise"``; the others stay due, for the next
+                call.
+        """
+        if self._late is None:
+            return []
+        due = self._late.drain()
+        if self._kept is not None:
+            self._kept.extend(due)
+        return [release for _, release in due]
+
+    @property
+    def num_dropped(self) -> int:
+        """Episodes given up so far because their reward failed, under ``on_reward_error="drop"``."""
+        return 0 if self._late is None else self._late.num_dropped
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the reward workers; warns where releases are still due (``drain`` first)."""
+        if self._late is not None:
+            self._late.close()
 
     def _episode(self, slot: int, code: int) -> Episode:
         prompt = self._prompts[slot]

@@ -1,0 +1,92 @@
+"""Releases that come later: what is owed to an environment's agent, bounded, in order, one per slot and step.
+
+Left out on purpose: threads and clocks, which are ``pool``'s, and the layout of infos, which is ``info``'s.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from typing import Literal
+
+from textgym.episode import Episode, Release
+from textgym.pool import Job, RewardPool
+
+
+class LateReleases:
+    """Outcomes of a reward pool, kept until they are handed out.
+
+    Args:
+        pool: rewards the episodes.
+        num_envs: N.
+        max_pending: how many episodes may wait for their rewards; ``submit`` waits until it is so.
+        on_reward_error: "raise" or "drop".
+    """
+
+    def __init__(self, pool: RewardPool, num_envs: int, max_pending: int, on_reward_error: Literal["raise", "drop"]) -> None:
+        if on_reward_error not in ("raise", "drop"):
+            raise ValueError(f"on_reward_error is {on_reward_error!r}; allowed are 'raise' and 'drop'")
+        if max_pending < 0:
+            raise ValueError(f"max_pending is {max_pending}; it must be at least 0")
+        self._pool = pool
+        self._max_pending = max_pending
+        self._drops = on_reward_error == "drop"
+        self._due: list[deque[tuple[Episode, Release]]] = [deque() for _ in range(num_envs)]
+        self._failed: deque[Exception] = deque()
+        self._dropped: list[deque[int]] = [deque() for _ in range(num_envs)]
+        self.num_dropped = 0
+
+    @property
+    def num_due(self) -> int:
+        """Episodes whose releases (or errors) were not handed out yet."""
+        return self._pool.unfinished + sum(map(len, self._due)) + len(self._failed)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Queue ended episodes; waits while more than ``max_pending`` are without rewards."""
+        self._pool.submit(jobs)
+        self._pool.wait(self._max_pending)
+
+    def raise_failed(self) -> None:
+        """Raise the error of the first episode that failed and was not reported yet."""
+        self._sort()
+        if self._failed:
+            raise self._failed.popleft()
+
+    def take(self) -> tuple[list[tuple[Episode, Release]], list[tuple[int, int]]]:
+        """Take at most one release per slot; and slot and episode_id of what was dropped, one per slot too."""
+        self._sort()
+        released = [due.popleft() for due in self._due if due]
+        dropped = [(slot, ids.popleft()) for slot, ids in enumerate(self._dropped) if ids]
+        return released, dropped
+
+    def drain(self) -> list[tuple[Episode, Release]]:
+        """Wait for all, and take them, in the order of their episodes' ids."""
+        self._pool.wait(0)
+        self.raise_failed()
+        out = [item for due in self._due for item in due]
+        for due in self._due:
+            due.clear()
+        return sorted(out, key=lambda item: item[1].episode_id)
+
+    def close(self) -> None:
+        """Stop the pool; what is due is lost, and a warning says so."""
+        self._sort()
+        if self.num_due:
+            warnings.warn(
+                f"closed with {self.num_due} releases still due; call drain() before close() to have them",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        self._pool.close()
+
+    def _sort(self) -> None:
+        for job, release, error in self._pool.take():
+            if release is not None:
+                self._due[job.slot].append((job.episode, release))
+            elif self._drops:
+                self._dropped[job.slot].append(job.episode.episode_id)
+                self.num_dropped += 1
+            elif error is not None:
+                error.add_note(f"the reward of episode {job.episode.episode_id} failed; the episode is given up")
+                self._failed.append(error)

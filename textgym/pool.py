@@ -1,0 +1,266 @@
+"""Rewarding finished episodes while the environment goes on: a queue, workers, a clock.
+
+Left out on purpose: any effect on what is paid. A worker calls the same function as an environment without workers; only
+the step in which a release is handed out differs. A call that raises, passes its time limit or loses its process is
+repeated with each of its episodes alone, so that only those fail that fail alone, and each failure has its error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
+
+from textgym.episode import Episode, Release, read_only
+
+RewardCall: TypeAlias = Callable[[Sequence[Episode], Sequence[int]], list[Release]]
+
+
+class Job(NamedTuple):
+    """An ended episode that waits for its rewards."""
+
+    slot: int
+    episode: Episode
+    alone: bool = False
+    """It was in a call that failed and is tried again by itself."""
+
+
+class Outcome(NamedTuple):
+    """What became of a job: a release, or the error of its call."""
+
+    job: Job
+    release: Release | None
+    error: Exception | None
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One caller; all but its process is read and written under the pool's lock."""
+
+    call: list[Job]
+    busy: bool = False
+    deadline: float = float("inf")
+    abandoned: bool = False
+    process: BaseProcess | None = None
+    connection: Connection | None = None
+
+
+class RewardPool:
+    """Workers that reward episodes in the background.
+
+    Args:
+        reward: ``(episodes, slots) -> releases``; for processes it must be picklable.
+        workers: how many calls run at a time.
+        kind: "thread", or "process" (spawned: the reward must be importable from there, and scripts need the guard
+            ``if __name__ == "__main__"``). A thread that passes its time limit cannot be stopped, only left behind.
+        timeout: seconds that one call may take; None: no limit.
+    """
+
+    def __init__(
+        self, reward: RewardCall, workers: int, kind: Literal["thread", "process"] = "thread", timeout: float | None = None
+    ) -> None:
+        if kind not in ("thread", "process"):
+            raise ValueError(f"reward_worker_kind is {kind!r}; allowed are 'thread' and 'process'")
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"reward_timeout is {timeout}; it must be above 0 seconds, or None")
+        self._reward = reward
+        self._kind = kind
+        self._timeout = timeout
+        self._queue: deque[Job] = deque()
+        self._done: deque[Outcome] = deque()
+        self._unfinished = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._workers: list[_Worker] = []
+        for _ in range(workers):
+            self._hire()
+
+    def __reduce__(self) -> str:
+        raise TypeError("an environment with reward workers cannot be copied or pickled; make it where it is used")
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that have no outcome yet."""
+        return self._unfinished
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Put jobs into the queue."""
+        with self._changed:
+            self._queue.extend(jobs)
+            self._unfinished += len(jobs)
+            self._changed.notify_all()
+
+    def take(self) -> list[Outcome]:
+        """Take what has an outcome by now, in the order in which it came."""
+        with self._changed:
+            self._expire()
+            done = list(self._done)
+            self._done.clear()
+            return done
+
+    def wait(self, at_most: int) -> None:
+        """Wait until at most that many jobs are unfinished."""
+        with self._changed:
+            while self._unfinished > at_most:
+                self._expire()
+                if self._unfinished > at_most:
+                    deadline = min(worker.deadline for worker in self._workers)
+                    # A call that begins while this waits has a deadline that is not known here yet.
+                    left = self._timeout if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+                    self._changed.wait(None if left is None else left + 1e-3)
+
+    def close(self) -> None:
+        """Stop the workers; jobs without an outcome are given up."""
+        with self._changed:
+            self._closed = True
+            self._queue.clear()
+            for worker in self._workers:
+                worker.abandoned = True
+                _stop(worker)
+            self._changed.notify_all()
+
+    def _hire(self) -> None:
+        worker = _Worker([])
+        self._workers.append(worker)
+        threading.Thread(target=self._work, args=(worker,), name="textgym-reward", daemon=True).start()
+
+    def _expire(self) -> None:
+        """Give up calls that passed their time limit, and hire others for their workers."""
+        now = time.monotonic()
+        for worker in [worker for worker in self._workers if worker.deadline < now]:
+            limit = TimeoutError(f"rewarding took longer than reward_timeout={self._timeout} seconds")
+            worker.abandoned = True
+            _stop(worker)
+            self._fail(worker.call, limit)
+            self._workers.remove(worker)
+            self._hire()
+        self._changed.notify_all()
+
+    def _fail(self, call: Sequence[Job], error: Exception) -> None:
+        """Repeat the jobs of a failed call one by one; a job that was alone has failed."""
+        if len(call) > 1:
+            self._queue.extendleft(job._replace(alone=True) for job in reversed(call))
+        else:
+            self._finish([Outcome(call[0], None, error)])
+
+    def _finish(self, outcomes: Sequence[Outcome]) -> None:
+        self._done.extend(outcomes)
+        self._unfinished -= len(outcomes)
+
+    def _work(self, worker: _Worker) -> None:
+        """Run calls until the pool is closed or the worker abandoned."""
+        while True:
+            if self._kind == "process" and not self._ready_process(worker):
+                return
+            with self._changed:
+                while not self._queue and not worker.abandoned:
+                    self._changed.wait()
+                if worker.abandoned:
+                    return
+                worker.call = self._next_call()
+                worker.busy = True
+                if self._timeout is not None:
+                    worker.deadline = time.monotonic() + self._timeout
+            episodes, slots = [job.episode for job in worker.call], [job.slot for job in worker.call]
+            try:
+                releases: list[Release] | None = self._call(worker, episodes, slots)
+                error = None
+            except Exception as raised:
+                releases, error = None, raised
+            with self._changed:
+                if worker.abandoned:
+                    return
+                worker.busy, worker.deadline = False, float("inf")
+                if releases is not None:
+                    self._finish([Outcome(job, done, None) for job, done in zip(worker.call, releases, strict=True)])
+                elif error is not None:
+                    self._fail(worker.call, error)
+                self._changed.notify_all()
+
+    def _next_call(self) -> list[Job]:
+        """Take this worker's share of what waits: one call may cost the same for one episode as for many."""
+        if self._queue[0].alone:
+            return [self._queue.popleft()]
+        idle = sum(not worker.busy for worker in self._workers)
+        share = -(-len(self._queue) // idle)
+        call: list[Job] = []
+        while self._queue and not self._queue[0].alone and len(call) < share:
+            call.append(self._queue.popleft())
+        return call
+
+    def _call(self, worker: _Worker, episodes: list[Episode], slots: list[int]) -> list[Release]:
+        if self._kind == "thread":
+            return self._reward(episodes, slots)
+        assert worker.connection is not None
+        try:
+            worker.connection.send((episodes, slots))
+            answer = worker.connection.recv()
+        except (EOFError, OSError):
+            if worker.process is not None:
+                worker.process.join(timeout=5)
+            code = worker.process.exitcode if worker.process is not None else None
+            numbers = [episode.episode_id for episode in episodes]
+            raise RuntimeError(f"the reward worker died (exit code {code}) while rewarding episodes {numbers}") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return [_frozen(release) for release in answer]
+
+    def _ready_process(self, worker: _Worker) -> bool:
+        """Start the worker's process where it has none; its start does not count as reward time."""
+        if worker.process is not None and worker.process.is_alive():
+            return True
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=_serve, args=(theirs, self._reward), daemon=True, name="textgym-reward")
+        process.start()
+        theirs.close()
+        with self._changed:
+            worker.process, worker.connection = process, ours
+            if worker.abandoned:
+                _stop(worker)
+                return False
+        with contextlib.suppress(EOFError, OSError):  # the first call finds out
+            ours.recv()
+        return True
+
+
+def _serve(connection: Connection, reward: RewardCall) -> None:
+    """Reward what comes through the pipe, in a process of its own."""
+    connection.send("ready")
+    while True:
+        try:
+            episodes, slots = connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            answer: list[Release] | Exception = reward([_frozen(episode) for episode in episodes], slots)
+        except Exception as error:
+            error.add_note("in the reward worker:\n" + traceback.format_exc())
+            answer = error
+        try:
+            connection.send(answer)
+        except Exception as error:  # what cannot be pickled
+            connection.send(RuntimeError(f"the reward worker's answer {answer!r} cannot be sent: {error}"))
+
+
+_Frozen = TypeVar("_Frozen", Episode, Release)
+
+
+def _frozen(item: _Frozen) -> _Frozen:
+    """Make the arrays of an Episode or Release read-only again; pickling forgets it."""
+    arrays = {name: read_only(value) for name, value in vars(item).items() if hasattr(value, "setflags")}
+    return replace(item, **arrays)
+
+
+def _stop(worker: _Worker) -> None:
+    if worker.process is not None:
+        worker.process.kill()
+        worker.process.join(timeout=5)
