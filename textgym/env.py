@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from textgym.episode import Episode, Prompt
+from textgym.episode import Episode, Prompt, Release
+from textgym.render import RENDER_FPS, Renderer
 from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, TURN_ENDS, TURN_LENGTH, Rules, check_options, episode_return
 
 
@@ -43,15 +44,16 @@ class TextGenEnv(gym.Env[Any, Any]):
         in the observation of the same step, and the episode ends when the task has nothing to say.
 
     Arguments:
-        ``task`` (environment id, short name, "module:Name", class or object), ``observation``, ``info_text``; everything
-        else goes to the task's constructor: ``gym.make("TextGen-v0", prompts=[...], tokenizer=tok, reward_fn=fn)``.
+        ``task`` (environment id, short name, "module:Name", class or object), ``observation``, ``info_text``,
+        ``render_mode``; everything else goes to the task's constructor: ``gym.make("TextGen-v0", prompts=[...], tokenizer=tok, reward_fn=fn)``.
 
     Version history:
         v0: first version.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own way)
-        "render_modes": [],
+        "render_modes": ["human", "ansi", "rgb_array"],
+        "render_fps": RENDER_FPS,
     }
 
     def __init__(
@@ -60,13 +62,15 @@ class TextGenEnv(gym.Env[Any, Any]):
         *,
         observation: Literal["tokens", "dict"] = "tokens",
         info_text: bool = False,
-        render_mode: None = None,
+        render_mode: Literal["human", "ansi", "rgb_array"] | None = None,
         **task_kwargs: Any,
     ) -> None:
         self.rules = Rules(task, observation=observation, info_text=info_text, **task_kwargs)
         self.observation_space = self.rules.observation_space
         self.action_space = self.rules.action_space
         self.render_mode = render_mode
+        self._renderer = Renderer(render_mode, self.rules.tokenizer)
+        self._shown: tuple[Episode, Release] | None = None  # the ended text, until the next reset
         self._tokens = np.full(self.rules.context_length, NO_TOKEN, dtype=np.int64)
         self._prompt: Prompt | None = None
         self._length = 0
@@ -91,6 +95,8 @@ class TextGenEnv(gym.Env[Any, Any]):
         self._length = len(ids)
         self._replies = []
         self._running = True
+        self._shown = None
+        self._draw_for_humans()
         return self._observation(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -114,12 +120,37 @@ class TextGenEnv(gym.Env[Any, Any]):
             code = self._reply(code)
         if code == RUNNING:
             self._running = True
+            self._draw_for_humans()
             return self._observation(), 0.0, False, False, {}
         episode = self._episode(code)
         self._count += 1
         (release,) = self.rules.release([episode], [0])
         info = self.rules.info(episode, release)
+        self._shown = (episode, release)
+        self._draw_for_humans()
         return self._observation(), episode_return(release), release.terminated, release.truncated, info
+
+    def render(self) -> Any:
+        """Draw the text so far, with its rewards once they are released.
+
+        Returns:
+            "ansi": str; "rgb_array": uint8 (height, width, 3); "human": None, it is drawn in the terminal at every step.
+        """
+        if self.render_mode is None:
+            gym.logger.warn("render() draws nothing without a render_mode; give one to make, e.g. render_mode='ansi'")
+            return None
+        if self._prompt is None:
+            raise gym.error.ResetNeeded("there is no text to draw; call reset() before render()")
+        episode, release = self._shown or (self._episode(RUNNING), None)
+        return self._renderer.draw(episode, release)
+
+    def _draw_for_humans(self) -> None:
+        if self.render_mode == "human":
+            self.render()
+
+    def close(self) -> None:
+        """Leave the terminal as it is."""
+        self._renderer.close()
 
     def _token(self, action: Any) -> int:
         if not self.action_space.contains(action):

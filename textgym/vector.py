@@ -12,7 +12,6 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
@@ -20,7 +19,9 @@ from textgym.episode import Episode, Prompt, Release
 from textgym.info import batch_infos
 from textgym.late import LateReleases
 from textgym.pool import Job, RewardPool
+from textgym.render import RENDER_FPS, Renderer
 from textgym.rules import EOS, RUNNING, TURN_ENDS, Rules, check_options, episode_return
+from textgym.seeds import SlotGenerators
 from textgym.store import NumpyStore
 
 
@@ -49,6 +50,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             "drop" the episode: ``textgym.info.dropped(infos)`` names it, ``num_dropped`` counts.
         observation: "tokens" or "dict".
         info_text: add prompt, text and ended_by to infos, as object arrays.
+        render_mode: "ansi" or "rgb_array": ``render`` draws every slot.
         max_episode_steps: another name for ``max_new_tokens`` (``gym.make_vec`` uses it).
         task_kwargs: arguments of the task's constructor.
 
@@ -57,7 +59,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own way)
-        "render_modes": [],
+        "render_modes": ["ansi", "rgb_array"],
+        "render_fps": RENDER_FPS,
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
 
@@ -79,7 +82,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         observation: Literal["tokens", "dict"] = "tokens",
         info_text: bool = False,
         max_episode_steps: int | None = None,
-        render_mode: None = None,
+        render_mode: Literal["ansi", "rgb_array"] | None = None,
         **task_kwargs: Any,
     ) -> None:
         if max_episode_steps is not None and task_kwargs.get("max_new_tokens", max_episode_steps) != max_episode_steps:
@@ -98,13 +101,14 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.autoreset_mode = modes[autoreset_mode]
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
+        self._renderer = Renderer(render_mode, self.rules.tokenizer, allowed=("ansi", "rgb_array"))
+        self._shown: list[tuple[Episode, Release] | None] = [None] * num_envs  # released texts, until their slot starts anew
         self.single_observation_space = self.rules.observation_space
         self.single_action_space = self.rules.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._store: Any = _make_store(self.rules, num_envs, output, device)
-        self._rngs: list[np.random.Generator | None] = [None] * num_envs
-        self._seeds = [-1] * num_envs
+        self._generators = SlotGenerators(num_envs, group_size)
         self._prompts: list[Prompt | None] = [None] * num_envs
         self._replies: list[list[tuple[int, int]]] = [[] for _ in range(num_envs)]  # ranges that the environment wrote
         self._counts = np.zeros(num_envs, dtype=np.int64)  # episodes that each slot has started, less the running one
@@ -131,12 +135,12 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     @property
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """One generator per slot, as SyncVectorEnv has it."""
-        return tuple(self._rng(slot) for slot in range(self.num_envs))
+        return tuple(self._generators[slot] for slot in range(self.num_envs))
 
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """One seed per slot, -1 where a slot was never seeded."""
-        return tuple(self._seeds)
+        return tuple(self._generators.seeds)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -152,11 +156,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """
         options = check_options(options, ("prompt", "reset_mask"))
         mask = self._reset_mask(options.pop("reset_mask", None))
-        seeds = self._slot_seeds(seed)
         slots = np.flatnonzero(mask)
-        for slot in slots:
-            if seeds[slot] is not None:
-                self._rngs[slot], self._seeds[slot] = np_random(seeds[slot])
+        self._generators.seed(slots.tolist(), seed)
         self._start(slots, options)
         self._broken = self._broken and not mask.all()
         return self._store.observation(), {}
@@ -249,6 +250,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def _info(self, episode: Episode, release: Release) -> dict[str, Any]:
         """Write the info of a released episode, and keep it where that was asked for."""
+        if self.render_mode is not None:
+            self._shown[release.slot] = (episode, release)
         if self._kept is not None:
             self._kept.append((episode, release))
         return self.rules.info(episode, release)
@@ -264,6 +267,21 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if failed:
             infos |= batch_infos([(slot, {"dropped": episode_id}) for slot, episode_id in failed], self.num_envs)
         return infos
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Draw every slot's text, N of them: str, or uint8 (height, width, 3); None without a render mode.
+
+        A text that ended shows its rewards until its slot starts anew: under SAME_STEP that is at once.
+        """
+        if self.render_mode is None:
+            gym.logger.warn("render() draws nothing without a render_mode; give one to make_vec, e.g. render_mode='ansi'")
+            return None
+        shown = [self._shown[slot] or (self._episode(slot, RUNNING), None) for slot in range(self.num_envs)]
+        return tuple(self._renderer.draw(episode, release) for episode, release in shown)
+
+    def as_output(self, value: Any) -> Any:
+        """Hand an array, or a dict of them, out as this environment does: numpy, or tensors on its device."""
+        return self._store.output(value)
 
     def drain(self) -> list[Release]:
         """Wait for the releases that are still due, and hand them out; an environment without workers owes none.
@@ -319,39 +337,16 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         groups = slots // self.group_size + (self.num_envs // self.group_size) * counts
         # All prompts are drawn before any text is touched: a prompt that does not fit leaves the others as they are.
         prompts = [
-            self.rules.prompt(self._rng(int(slot)), options, int(group)) for slot, group in zip(slots, groups, strict=True)
+            self.rules.prompt(self._generators[int(slot)], options, int(group))
+            for slot, group in zip(slots, groups, strict=True)
         ]
         self._store.start(slots, [np.asarray(prompt.ids) for prompt in prompts])
         for slot, prompt in zip(slots, prompts, strict=True):
             self._prompts[slot] = prompt
             self._replies[slot] = []
+            self._shown[slot] = None
         self._counts[slots] = counts
         self._idle[slots] = False
-
-    def _rng(self, slot: int) -> np.random.Generator:
-        """Give the slot's generator; a slot that was never seeded draws a seed, together with its group."""
-        rng = self._rngs[slot]
-        if rng is None:
-            first = slot - slot % self.group_size
-            _, seed = np_random(None)
-            for member in range(first, first + self.group_size):
-                if self._rngs[member] is None:
-                    self._rngs[member], self._seeds[member] = np_random(seed)
-            rng = self._rngs[slot]
-            assert rng is not None
-        return rng
-
-    def _slot_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, int | np.integer):
-            return [int(seed) + slot // self.group_size for slot in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ValueError(f"seed has {len(seed)} entries for {self.num_envs} slots; give one number or one per slot")
-        groups = [set(seed[first : first + self.group_size]) for first in range(0, self.num_envs, self.group_size)]
-        if any(len(group) > 1 for group in groups):
-            raise ValueError(f"seed is {list(seed)}; slots of one group (group_size {self.group_size}) need the same seed")
-        return list(seed)
 
     def _reset_mask(self, mask: Any) -> npt.NDArray[np.bool_]:
         if mask is None:

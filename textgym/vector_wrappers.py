@@ -1,0 +1,150 @@
+"""Wrappers around a vector environment: token rewards rewritten, and episode statistics for numpy and torch output.
+
+Left out on purpose: wrappers that work as Gymnasium ships them. Its ``RecordEpisodeStatistics`` fails on torch output; this
+one records the same, from the same places, for either.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from textgym.episode import Release
+from textgym.info import batch_infos, dropped, endings, release_info, releases
+from textgym.rules import episode_return
+from textgym.wrappers import Transform, account_name, check_sum, rewrite
+
+
+class TransformTokenRewards(gym.vector.VectorWrapper):
+    """Rewrite the token rewards of a vector environment at their release; see ``textgym.wrappers.TransformTokenRewards``.
+
+    Works around the native vector environment (numpy and torch, late releases and ``drain`` included) and around Gymnasium's
+    Sync and Async ones.
+    """
+
+    def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], transform: Transform, account: str | None = None) -> None:
+        super().__init__(env)
+        self.transform = transform
+        self.account = account_name(transform, account)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step, and rewrite what is released; raises what ``rewrite`` does."""
+        obs, rewards, terminated, truncated, infos = self.env.step(actions)
+        before = releases(infos)
+        if not before:
+            return obs, rewards, terminated, truncated, infos
+        after = [rewrite(item, self.transform, self.account) for item in before]
+        key = "late" if "late" in infos else "final_info" if "final_info" in infos else None
+        source = infos if key is None else infos[key]
+        size = source["token_rewards"].shape[1]
+        changed = batch_infos([(item.slot, release_info(item, size)) for item in after], self.num_envs)
+        source = source | _output(self.env, changed)
+        if key != "late":
+            for old in before:
+                check_sum(float(rewards[old.slot]), old)
+            new = np.asarray(_host(rewards), dtype=np.float64).copy()
+            new[[item.slot for item in after]] = [episode_return(item) for item in after]
+            rewards = _output(self.env, new)
+        return obs, rewards, terminated, truncated, (source if key is None else infos | {key: source})
+
+    def drain(self) -> list[Release]:
+        """Wait for the releases that are still due, and rewrite them too."""
+        inner: Any = self.env
+        return [rewrite(item, self.transform, self.account) for item in inner.drain()]
+
+
+class RecordEpisodeStatistics(gym.vector.VectorWrapper):
+    """Return and length of ended episodes under ``infos["episode"]``, as Gymnasium's wrapper writes them.
+
+    ``episode`` has ``r`` float64 (N,), ``l`` int64 (N,) (steps of the agent), ``t`` float64 (N,) (seconds from the episode's start
+    to its end), valid where ``_episode``. With reward workers they stand in the step that hands the release out.
+
+    Args:
+        env: a textgym vector environment, numpy or torch output.
+        buffer_length: how many episodes ``return_queue``, ``length_queue`` and ``time_queue`` keep.
+        stats_key: the name ``episode``.
+    """
+
+    def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], buffer_length: int = 100, stats_key: str = "episode") -> None:
+        super().__init__(env)
+        self._stats_key = stats_key
+        self.episode_count = 0
+        self.return_queue: deque[float] = deque(maxlen=buffer_length)
+        self.length_queue: deque[int] = deque(maxlen=buffer_length)
+        self.time_queue: deque[float] = deque(maxlen=buffer_length)
+        self._begun = np.full(self.num_envs, time.perf_counter())
+        self._seconds: dict[tuple[int, int], float] = {}  # by slot and episode_id, from the end to the release
+        self._next_step = env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP
+        self._restart = np.zeros(self.num_envs, dtype=np.bool_)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset; the clocks of the slots that start anew begin again."""
+        mask = (options or {}).get("reset_mask")
+        self._begun[slice(None) if mask is None else _host(mask)] = time.perf_counter()
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step, and write the statistics of what was released.
+
+        Raises:
+            ValueError: the infos have statistics already; another wrapper writes them.
+        """
+        obs, rewards, terminated, truncated, infos = self.env.step(actions)
+        now = time.perf_counter()
+        if self._next_step:
+            self._begun[self._restart] = now
+            self._restart[:] = False
+        for ending in endings(infos):
+            self._seconds[ending.slot, ending.episode_id] = round(now - self._begun[ending.slot], 6)
+            self._begun[ending.slot] = now
+            self._restart[ending.slot] = True
+        for slot, episode_id in zip(np.flatnonzero(_host(infos.get("_dropped", False))), dropped(infos), strict=True):
+            del self._seconds[int(slot), episode_id]
+        released = releases(infos)
+        if released:
+            if self._stats_key in infos:
+                raise ValueError(
+                    f"the infos have {self._stats_key!r} already; use one RecordEpisodeStatistics, or another stats_key"
+                )
+            infos = infos | _output(self.env, self._record(released, rewards, late="late" in infos))
+        return obs, rewards, terminated, truncated, infos
+
+    def _record(self, released: list[Release], rewards: Any, late: bool) -> dict[str, Any]:
+        """Write the statistics of released episodes, and count them."""
+        paid = _host(rewards)
+        table = {key: np.zeros(self.num_envs, dtype) for key, dtype in (("r", np.float64), ("l", np.int64), ("t", np.float64))}
+        mask = np.zeros(self.num_envs, dtype=np.bool_)
+        for item in released:
+            mask[item.slot] = True
+            # Every step before the last pays 0; wrappers inside of this one may have changed the last.
+            table["r"][item.slot] = episode_return(item) if late else paid[item.slot]
+            table["l"][item.slot] = np.count_nonzero(item.agent_mask)
+            table["t"][item.slot] = self._seconds.pop((item.slot, item.episode_id))
+        self.episode_count += len(released)
+        self.return_queue.extend(table["r"][mask].tolist())
+        self.length_queue.extend(table["l"][mask].tolist())
+        self.time_queue.extend(table["t"][mask].tolist())
+        return {self._stats_key: table, f"_{self._stats_key}": mask}
+
+    def drain(self) -> list[Release]:
+        """Wait for the releases that are still due; they are counted too."""
+        inner: Any = self.env
+        released = inner.drain()
+        for item in released:
+            self._record([item], None, late=True)
+        return released
+
+
+def _host(value: Any) -> Any:
+    return value.cpu().numpy() if hasattr(value, "cpu") else value
+
+
+def _output(env: gym.vector.VectorEnv[Any, Any, Any], value: Any) -> Any:
+    """Hand arrays out as the environment does: numpy, or tensors on its device."""
+    native: Any = env.unwrapped
+    return native.as_output(value) if hasattr(native, "as_output") else value
