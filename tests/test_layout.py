@@ -37,8 +37,23 @@ def test_the_environment_knows_no_agent_and_no_model():
 
 
 def test_files_of_the_environment_import_only_what_comes_before_them():
-    order = ["ledger", "episode", "tokenizer", "rewards", "parts", "credit", "tasks", "task", "time_limits", "render", "info", "rules", "store",
-             "torch_store", "env", "pool", "late", "vector", "wrappers", "vector_wrappers", "checks"]  # fmt: skip
+    order = [
+        *[
+            "ledger",
+            "episode",
+            "tokenizer",
+            "rewards",
+            "parts",
+            "credit",
+            "tasks",
+            "task",
+            "seeds",
+            "time_limits",
+            "render",
+            "info",
+        ],
+        *["rules", "store", "torch_store", "env", "pool", "late", "vector", "wrappers", "vector_wrappers", "checks"],
+    ]
     for path in ENVIRONMENT:
         if path.parent.name != "textgym" or path.stem not in order:
             continue

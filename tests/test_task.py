@@ -1,9 +1,11 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 from conftest import play_text
+from gymnasium.envs.registration import EnvSpec
 
 import textgym
-from textgym import Prompt, PromptTask, RewardForm, Task, resolve_name, resolve_task
+from textgym import Prompt, PromptTask, Task, resolve_name, resolve_task
 from textgym.task import encode_prompt
 from textgym.tasks.number_duel import NumberDuel
 
@@ -123,22 +125,6 @@ def test_prompt_task_calls_what_the_user_gave(letters, make_episode):
     assert PromptTask(["a"], letters, lambda e: []).demonstrations(rng, 3) == []
 
 
-def test_reward_forms_keep_each_sum_and_change_the_rest():
-    duel = NumberDuel()
-    kinds = [(form, streams) for form in ("tokens", "scalar") for streams in (True, False)]
-    forms = {kind: play_text(RewardForm(duel, *kind), "A: 12\nB: ca\n") for kind in kinds}
-    original = play_text(duel, "A: 12\nB: ca\n")
-    assert forms["tokens", True].token_rewards.tolist() == original.token_rewards.tolist()
-    assert forms["tokens", True].streams.tolist() == original.streams.tolist()
-    assert forms["tokens", False].token_rewards.tolist() == original.token_rewards.tolist()
-    assert set(forms["tokens", False].streams) == {0}
-    assert np.flatnonzero(forms["scalar", True].token_rewards).tolist() == []  # +1 - 1
-    assert set(forms["scalar", True].streams) == {0}  # a sum is the whole text's
-    assert len({float(release.token_rewards.sum()) for release in forms.values()}) == 1
-    with pytest.raises(ValueError, match="'tokens' and 'scalar'"):
-        RewardForm(duel, "dense")
-
-
 def test_one_rule_says_what_no_task_means(letters):
     assert isinstance(resolve_task(None), NumberDuel)
     given = {"prompts": ["a"], "tokenizer": letters, "reward_fn": lambda e: []}
@@ -173,7 +159,41 @@ def test_a_task_without_rewards_says_so():
 def test_typical_slips_are_named(letters):
     with pytest.raises(ValueError, match=r"write it without '\.py'"):
         resolve_name("my_task.py:Task")
-    with pytest.raises(ValueError, match="reward_fn is 'f'; give a function"):
+    with pytest.raises(ValueError, match="reward_fn is 5; give a function of a list of episodes"):
+        PromptTask(["a"], letters, 5)
+    with pytest.raises(ValueError, match="'f' is not of the form 'module:Name'"):
         PromptTask(["a"], letters, "f")
+    with pytest.raises(ValueError, match="reply_fn is 7; give a function of one episode"):
+        PromptTask(["a"], letters, lambda e: [], reply_fn=7)
     with pytest.raises(ValueError, match=r"NumberDuel: got an unexpected keyword argument 'mases'\. Did you mean 'masses'"):
         resolve_task("number_duel", mases=(1, 0))
+
+
+def small_tokenizer():
+    return textgym.symbol_tokenizer(list("ab"))
+
+
+def ones(episodes):
+    return [1.0] * len(episodes)
+
+
+def test_functions_and_tokenizers_can_be_named_so_that_specs_are_json():
+    env = gym.make(
+        "TextGen-v0", prompts=["a"], tokenizer="test_task:small_tokenizer", reward_fn="test_task:ones", max_new_tokens=2
+    )
+    again = gym.make(EnvSpec.from_json(env.spec.to_json()))
+    again.reset(seed=0)
+    assert again.step(1)[1] == 1.0
+    assert PromptTask(["a"], textgym.symbol_tokenizer(["a"]), ones, score_fn="test_task:len_of").score([1, 2]) == 2.0
+
+
+def len_of(episodes):
+    return float(len(episodes))
+
+
+def test_a_mapping_of_reward_functions_makes_criteria():
+    task = PromptTask(["a"], small_tokenizer(), {"one": ones, "two": lambda e: [2.0] * len(e)}, weights={"two": 0.5})
+    release = play_text(task, "ab")
+    assert dict(release.criteria) == {"one": 1.0, "two": 2.0}
+    assert float(release.token_rewards.sum()) == 2.0
+    assert dict(release.ledger.accounts) == {"weight/two": 1.0}

@@ -10,7 +10,8 @@ from textgym.env import TextGenEnv
 from textgym.episode import Episode, Prompt, Release, Span
 from textgym.info import release, releases
 from textgym.rewards import resolve
-from textgym.task import PromptTask, RewardForm, Task, resolve_name, resolve_task
+from textgym.reward_form import RewardForm
+from textgym.task import PromptTask, Task, resolve_name, resolve_task
 from textgym.tasks import TASKS
 from textgym.tokenizer import TextTokenizer, symbol_tokenizer
 from textgym.vector import TextGenVectorEnv

@@ -45,7 +45,8 @@ class TextGenEnv(gym.Env[Any, Any]):
 
     Arguments:
         ``task`` (environment id, short name, "module:Name", class or object), ``observation``, ``info_text``,
-        ``render_mode``; everything else goes to the task's constructor: ``gym.make("TextGen-v0", prompts=[...], tokenizer=tok, reward_fn=fn)``.
+        ``render_mode``; everything else goes to the task's constructor:
+        ``gym.make("TextGen-v0", prompts=[...], tokenizer=tok, reward_fn=fn)``.
 
     Version history:
         v0: first version.

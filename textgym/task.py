@@ -1,4 +1,4 @@
-"""What a task is, a task for a user's own prompts, other forms of a task's reward, and the one resolver of names.
+"""What a task is, a task for a user's own prompts, and the one resolver of names.
 
 Left out on purpose: a list of tasks to edit. A task is named by an environment id, a short name of a shipped task,
 ``"module:Name"``, or handed over as an object; ``resolve_task`` is the only place that knows.
@@ -18,7 +18,8 @@ import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
 from textgym.episode import Episode, Prompt
-from textgym.rewards import Reward, RewardFn, StreamsFn, resolve
+from textgym.parts import combine
+from textgym.rewards import Reward, RewardFn, StreamsFn
 from textgym.tasks import DEFAULT_TASK, TASKS
 from textgym.tokenizer import TextTokenizer
 
@@ -104,10 +105,14 @@ class Task(Protocol):
 class PromptTask(Task):
     """A user's own prompts and reward function.
 
+    Functions and the tokenizer (or a function without arguments that makes it) may be named, ``"module:Name"``: an
+    environment's ``spec`` can then be written as JSON.
+
     Args:
         prompts: texts or ``Prompt`` objects; each reset draws one.
         tokenizer: see ``TextTokenizer``.
-        reward_fn: ``(episodes) -> one reward per episode``; see ``textgym.rewards``.
+        reward_fn: ``(episodes) -> one reward per episode``; see ``textgym.rewards``. A Mapping of names to such functions
+            makes each a criterion.
         streams_fn: ``(episodes) -> int (T,) per episode``; default: one stream, or what the spans say.
         max_new_tokens: length limit of what the agent writes.
         max_prompt_tokens: room for the prompt; default: the longest of ``prompts``.
@@ -131,26 +136,33 @@ class PromptTask(Task):
         self,
         prompts: Sequence[str | Prompt],
         tokenizer: Any,
-        reward_fn: RewardFn,
-        streams_fn: StreamsFn | None = None,
+        reward_fn: RewardFn | Mapping[str, RewardFn] | str,
+        streams_fn: StreamsFn | str | None = None,
         *,
         max_new_tokens: int = 64,
         max_prompt_tokens: int | None = None,
         stop: Sequence[str] = (),
-        reply_fn: Callable[[Episode], str | None] | None = None,
+        reply_fn: Callable[[Episode], str | None] | str | None = None,
         turn_stop: Sequence[str] = (),
         max_turn_tokens: int | None = None,
         max_response_tokens: int | None = None,
         length_limit: Literal["terminate", "truncate"] = "terminate",
         weights: Mapping[str, float] | None = None,
         causal_streams: bool = True,
-        success_fn: Callable[[Episode], bool] | None = None,
-        score_fn: Callable[[Sequence[Episode]], float] | None = None,
+        success_fn: Callable[[Episode], bool] | str | None = None,
+        score_fn: Callable[[Sequence[Episode]], float] | str | None = None,
         demonstrations: Sequence[tuple[str | Prompt, str | Sequence[str]]] = (),
     ) -> None:
-        for name, function in (("reward_fn", reward_fn), ("streams_fn", streams_fn)):
-            if not callable(function) and (name == "reward_fn" or function is not None):
-                raise ValueError(f"{name} is {function!r}; give a function of a list of episodes")
+        functions = {"streams_fn": streams_fn, "reply_fn": reply_fn, "success_fn": success_fn, "score_fn": score_fn}
+        functions = {name: _named(function) for name, function in functions.items() if function is not None}
+        functions["reward_fn"] = combine(reward_fn) if isinstance(reward_fn, Mapping) else _named(reward_fn)
+        for name, function in functions.items():
+            if not callable(function):
+                what = "a list of episodes" if name in ("reward_fn", "streams_fn", "score_fn") else "one episode"
+                raise ValueError(f"{name} is {function!r}; give a function of {what}, or its name 'module:Name'")
+        tokenizer = _named(tokenizer)
+        if callable(tokenizer) and not hasattr(tokenizer, "encode"):
+            tokenizer = tokenizer()
         if isinstance(prompts, str) or len(prompts) == 0:
             raise ValueError(f"prompts is {prompts!r}; give a list with at least one text or Prompt")
         self.tokenizer = TextTokenizer(tokenizer)
@@ -164,15 +176,13 @@ class PromptTask(Task):
         self.max_response_tokens = max_response_tokens
         self.stop = tuple([stop] if isinstance(stop, str) else stop)
         self.turn_stop = tuple([turn_stop] if isinstance(turn_stop, str) else turn_stop)
-        if reply_fn is not None:
-            self.reply = reply_fn  # type: ignore[method-assign]
+        if "reply_fn" in functions:
+            self.reply = functions["reply_fn"]  # type: ignore[method-assign]
         self.length_limit = length_limit
         self.weights = dict(weights or {})
         self.causal_streams = causal_streams
-        self._reward_fn = reward_fn
-        self._streams_fn = streams_fn
-        self._success_fn = success_fn
-        self._score_fn = score_fn
+        self._reward_fn = functions["reward_fn"]
+        self._streams_fn, self._success_fn, self._score_fn = map(functions.get, ("streams_fn", "success_fn", "score_fn"))
         self._demonstrations = [(_as_prompt(prompt), text) for prompt, text in demonstrations]
 
     def sample(self, rng: np.random.Generator) -> Prompt:
@@ -202,49 +212,6 @@ class PromptTask(Task):
         return [self._demonstrations[int(i)] for i in rng.integers(len(self._demonstrations), size=count)]
 
 
-class RewardForm(Task):
-    """The same task with its reward in another form, for comparisons.
-
-    Args:
-        task: the task to wrap.
-        form: "tokens" keeps the rewards, "scalar" pays only their sum, on the last agent token; a sum is the whole text's, so
-            there is only one stream then.
-        streams: False puts every token into stream 0.
-    """
-
-    def __init__(self, task: Task, form: Literal["tokens", "scalar"] = "tokens", streams: bool = True) -> None:
-        if form not in ("tokens", "scalar"):
-            raise ValueError(f"form is {form!r}; allowed are 'tokens' and 'scalar'")
-        self.task = task
-        self.form = form
-        self.keep_streams = streams and form == "tokens"
-        self.tokenizer = task.tokenizer
-        self.max_prompt_tokens = task.max_prompt_tokens
-        self.max_new_tokens = task.max_new_tokens
-        self.max_response_tokens, self.max_turn_tokens = task.max_response_tokens, task.max_turn_tokens
-        self.stop, self.turn_stop, self.reply = task.stop, task.turn_stop, task.reply
-        self.length_limit = task.length_limit
-        self.weights = task.weights if self.keep_streams else {}  # a rewritten reward is weighted already
-        self.causal_streams = task.causal_streams or not self.keep_streams
-        self.ended = task.ended
-        self.sample, self.success, self.score = task.sample, task.success, task.score
-        self.metrics, self.demonstrations = task.metrics, task.demonstrations
-
-    def rewards(self, episodes: Sequence[Episode]) -> Sequence[Reward]:
-        """Give the task's rewards in the chosen form; the sum of each episode stays."""
-        rewards = self.task.rewards(episodes)
-        if self.keep_streams:
-            return rewards
-        resolved = resolve(rewards, episodes, self.task.weights)
-        if self.form == "scalar":
-            return [float(item.token_rewards.sum(dtype=np.float64)) for item in resolved]
-        return [item.token_rewards for item in resolved]
-
-    def streams(self, episodes: Sequence[Episode]) -> Sequence[npt.ArrayLike] | None:
-        """Give the task's streams, or one stream."""
-        return self.task.streams(episodes) if self.keep_streams else None
-
-
 def resolve_name(name: str) -> Any:
     """Import ``"module:Name"`` and return the object.
 
@@ -266,6 +233,11 @@ def resolve_name(name: str) -> Any:
     if not hasattr(module, attribute):
         raise ValueError(f"module {module_name!r} has no {attribute!r} (from {name!r}){_hint(attribute, dir(module))}")
     return getattr(module, attribute)
+
+
+def _named(value: Any) -> Any:
+    """Give what ``"module:Name"`` names; everything else as it is."""
+    return resolve_name(value) if isinstance(value, str) else value
 
 
 def check_arguments(factory: Callable[..., Any], *args: Any, **kwargs: Any) -> None:

@@ -179,14 +179,16 @@ class TextTokenizer:
         if self._pieces is None:
             return None
         first, later, lengths, special, whole, anchor = self._pieces
-        tokens = ids[~special[ids]]
+        shown = ~special[ids]
+        tokens = ids[shown]
         starts, ends = np.zeros(len(tokens), dtype=np.int64), np.cumsum(lengths[tokens])
         parts = [later[token] for token in tokens.tolist()]
         if len(tokens) and whole[tokens[0]]:
             parts[0] = first[tokens[0]]
             ends += len(parts[0]) - lengths[tokens[0]]
         starts[1:] = ends[:-1]
-        for begin, end in _runs(~whole[tokens]):
+        split = ~whole[tokens]
+        for begin, end in _runs(split) if split.any() else ():
             run = tokens[begin:end].tolist()
             part = self.decode([anchor, *run])[len(first[anchor]) :] if begin else self.decode(run)
             at = int(ends[begin - 1]) if begin else 0
@@ -198,9 +200,9 @@ class TextTokenizer:
             parts[begin:end] = [part, *[""] * (end - begin - 1)]
         if "".join(parts) != text:
             return None
-        offsets = np.zeros((len(ids), 2), dtype=np.int64)
-        offsets[~special[ids]] = np.stack((starts, ends), axis=1)
-        for i in np.flatnonzero(special[ids]):
+        offsets = np.empty((len(ids), 2), dtype=np.int64)
+        offsets[shown, 0], offsets[shown, 1] = starts, ends
+        for i in np.flatnonzero(~shown).tolist():
             offsets[i] = offsets[i - 1, 1] if i else 0
         return offsets
 

@@ -61,8 +61,8 @@ class TransformTokenRewards(gym.vector.VectorWrapper):
 class RecordEpisodeStatistics(gym.vector.VectorWrapper):
     """Return and length of ended episodes under ``infos["episode"]``, as Gymnasium's wrapper writes them.
 
-    ``episode`` has ``r`` float64 (N,), ``l`` int64 (N,) (steps of the agent), ``t`` float64 (N,) (seconds from the episode's start
-    to its end), valid where ``_episode``. With reward workers they stand in the step that hands the release out.
+    ``episode`` has ``r`` float64 (N,), ``l`` int64 (N,) (steps of the agent), ``t`` float64 (N,) (seconds from start to end),
+    valid where ``_episode``. With reward workers they stand in the step that hands the release out.
 
     Args:
         env: a textgym vector environment, numpy or torch output.

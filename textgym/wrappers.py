@@ -89,8 +89,8 @@ def rewrite(before: Release, transform: Transform, account: str) -> Release:
     after = np.asarray(transform(before.token_rewards), dtype=np.float64)
     if after.shape != before.token_rewards.shape:
         raise ValueError(
-            f"the transform {account!r} turned {before.num_tokens} token rewards of episode {before.episode_id} into an array of "
-            f"shape {after.shape}; return one number per token, shape ({before.num_tokens},)"
+            f"the transform {account!r} turned {before.num_tokens} token rewards of episode {before.episode_id} into an "
+            f"array of shape {after.shape}; return one number per token, shape ({before.num_tokens},)"
         )
     with np.errstate(over="ignore"):
         token_rewards = after.astype(np.float32)
@@ -109,6 +109,6 @@ def check_sum(reward: float, released: Release) -> None:
     total = episode_return(released)
     if not np.isclose(reward, total, rtol=1e-5, atol=1e-6):
         raise ValueError(
-            f"the step pays {reward} but the token rewards of episode {released.episode_id} add up to {total}: a wrapper inside "
-            "of this one changed the reward; put TransformTokenRewards inside of it"
+            f"the step pays {reward} but the token rewards of episode {released.episode_id} add up to {total}: a wrapper "
+            "inside of this one changed the reward; put TransformTokenRewards inside of it"
         )
