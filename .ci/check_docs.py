@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = {"train", "bench", "tasks"}
+COMMANDS = {"train", "bench", "check", "tasks"}
 faults = []
 for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
     text = page.read_text(encoding="utf-8")

@@ -172,7 +172,7 @@ def test_dropped_episodes_are_named_and_counted_never_a_silent_zero_F30(letters)
 
 
 def test_closing_with_releases_due_warns_and_after_drain_does_not(letters):
-    task, envs = make(letters)
+    _, envs = make(letters)
     envs.reset(seed=0)
     envs.step(np.ones(4, dtype=int))
     with pytest.warns(RuntimeWarning, match="4 releases still due; call drain"):

@@ -52,7 +52,20 @@ def test_files_of_the_environment_import_only_what_comes_before_them():
             "render",
             "info",
         ],
-        *["rules", "store", "torch_store", "env", "pool", "late", "vector", "wrappers", "vector_wrappers", "checks"],
+        *[
+            "rules",
+            "store",
+            "torch_store",
+            "text",
+            "env",
+            "pool",
+            "late",
+            "vector",
+            "wrappers",
+            "vector_wrappers",
+            "probes",
+            "checks",
+        ],
     ]
     for path in ENVIRONMENT:
         if path.parent.name != "textgym" or path.stem not in order:
@@ -79,7 +92,8 @@ def test_no_pickle_eval_exec_or_global_random_state():
                 assert called not in {"eval", "exec", "torch.load", "torch.save", "np.random.seed", "random.seed"}, path
                 if called == "torch.manual_seed":
                     assert path.name == "model.py", path  # inside fork_rng
-        assert not packages(path) & {"pickle", "random"}, path
+        allowed = {"random"} if path.name == "probes.py" else set()  # it looks whether a task touches the global state
+        assert not packages(path) & {"pickle", "random"} - allowed, path
 
 
 def test_imports_stand_at_the_top():

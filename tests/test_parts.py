@@ -38,7 +38,8 @@ def episode_of(tokenizer: TextTokenizer, ids, agent_mask=None, turn_numbers=None
 def overlapping(episode: Episode, part: Part) -> list[int]:
     """The agent tokens that overlap a part, one by one, as the rewards' documentation says."""
     tokens = zip(episode.offsets.tolist(), episode.agent_mask.tolist(), strict=True)
-    return [i for i, ((start, end), agent) in enumerate(tokens) if agent and start < end and start < part.end and end > part.start]
+    wide = [(i, start, end) for i, ((start, end), agent) in enumerate(tokens) if agent and start < end]
+    return [i for i, start, end in wide if start < part.end and end > part.start]
 
 
 # --- matches --------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from gymnasium.envs.registration import register
 from textgym.env import TextGenEnv
 from textgym.episode import Episode, Prompt, Release, Span
 from textgym.info import release, releases
-from textgym.rewards import resolve
 from textgym.reward_form import RewardForm
+from textgym.rewards import resolve
 from textgym.task import PromptTask, Task, resolve_name, resolve_task
 from textgym.tasks import TASKS
 from textgym.tokenizer import TextTokenizer, symbol_tokenizer

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 
-from textgym.episode import Episode, Prompt, Release
+from textgym.episode import Episode, Release
 from textgym.render import RENDER_FPS, Renderer
-from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, TURN_ENDS, TURN_LENGTH, Rules, check_options, episode_return
+from textgym.rules import RUNNING, Rules, check_options, episode_return
+from textgym.text import Text
 
 
 class TextGenEnv(gym.Env[Any, Any]):
@@ -72,10 +72,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         self.render_mode = render_mode
         self._renderer = Renderer(render_mode, self.rules.tokenizer)
         self._shown: tuple[Episode, Release] | None = None  # the ended text, until the next reset
-        self._tokens = np.full(self.rules.context_length, NO_TOKEN, dtype=np.int64)
-        self._prompt: Prompt | None = None
-        self._length = 0
-        self._replies: list[tuple[int, int]] = []  # ranges of response tokens that the environment wrote
+        self._text: Text | None = None
         self._count = 0
         self._running = False
 
@@ -89,12 +86,8 @@ class TextGenEnv(gym.Env[Any, Any]):
         options = check_options(options, ("prompt",))
         if self._running:
             self._count += 1  # the running episode is given up; its number is not used again
-        self._prompt = self.rules.prompt(self.np_random, options, group_id=self._count)
-        ids = np.asarray(self._prompt.ids)
-        self._tokens.fill(NO_TOKEN)
-        self._tokens[: len(ids)] = ids
-        self._length = len(ids)
-        self._replies = []
+        prompt = self.rules.prompt(self.np_random, options, group_id=self._count)
+        self._text = Text(self.rules, prompt, self._count)
         self._running = True
         self._shown = None
         self._draw_for_humans()
@@ -110,20 +103,17 @@ class TextGenEnv(gym.Env[Any, Any]):
             ValueError: the action is no token.
             gymnasium.error.ResetNeeded: no episode is running.
         """
-        if not self._running or self._prompt is None:
+        if not self._running or self._text is None:
             raise gym.error.ResetNeeded("no episode is running; call reset() before step()")
-        token = self._token(action)
-        self._tokens[self._length] = token
-        self._length += 1
+        if not self.action_space.contains(action):
+            raise ValueError(f"action is {action!r}; allowed are whole numbers 0..{self.rules.vocab_size - 1}, one token id")
         self._running = False  # until the step is through: what the task raises leaves a text that nobody scored
-        code = self._code(token)
-        if self.rules.has_turns and code in TURN_ENDS:
-            code = self._reply(code)
+        code = self._text.write(int(action))
         if code == RUNNING:
             self._running = True
             self._draw_for_humans()
             return self._observation(), 0.0, False, False, {}
-        episode = self._episode(code)
+        episode = self._text.episode(code)
         self._count += 1
         (release,) = self.rules.release([episode], [0])
         info = self.rules.info(episode, release)
@@ -140,9 +130,9 @@ class TextGenEnv(gym.Env[Any, Any]):
         if self.render_mode is None:
             gym.logger.warn("render() draws nothing without a render_mode; give one to make, e.g. render_mode='ansi'")
             return None
-        if self._prompt is None:
+        if self._text is None:
             raise gym.error.ResetNeeded("there is no text to draw; call reset() before render()")
-        episode, release = self._shown or (self._episode(RUNNING), None)
+        episode, release = self._shown or (self._text.episode(RUNNING), None)
         return self._renderer.draw(episode, release)
 
     def _draw_for_humans(self) -> None:
@@ -153,49 +143,13 @@ class TextGenEnv(gym.Env[Any, Any]):
         """Leave the terminal as it is."""
         self._renderer.close()
 
-    def _token(self, action: Any) -> int:
-        if not self.action_space.contains(action):
-            raise ValueError(f"action is {action!r}; allowed are whole numbers 0..{self.rules.vocab_size - 1}, one token id")
-        return int(action)
-
-    def _code(self, token: int) -> int:
-        if token == self.rules.eos_token_id:
-            return EOS
-        rules, response = self.rules, self._response()
-        assert self._prompt is not None
-        if rules.stop_table is not None and rules.stop_table[token]:
-            code = rules.ending(self._prompt, response, self._replies)
-            if code != RUNNING:
-                return code
-        written = len(response) - sum(end - start for start, end in self._replies)
-        if written >= rules.max_new_tokens or len(response) >= rules.max_response_tokens:
-            return LENGTH
-        turn = len(response) - (self._replies[-1][1] if self._replies else 0)
-        return TURN_LENGTH if rules.max_turn_tokens is not None and turn >= rules.max_turn_tokens else RUNNING
-
-    def _reply(self, code: int) -> int:
-        """Let the task answer the turn that ended by ``code``; give what that makes of the episode."""
-        code, ids = self.rules.after(self._episode(code), code)
-        if code == RUNNING:
-            start = len(self._response())
-            self._replies.append((start, start + len(ids)))
-            self._tokens[self._length : self._length + len(ids)] = ids
-            self._length += len(ids)
-        return code
-
-    def _response(self) -> npt.NDArray[np.int64]:
-        assert self._prompt is not None and self._prompt.ids is not None
-        return self._tokens[len(self._prompt.ids) : self._length].copy()
-
-    def _episode(self, code: int) -> Episode:
-        assert self._prompt is not None
-        return self.rules.episode(self._prompt, self._response(), code, self._count, self._replies)
-
     def _observation(self) -> Any:
+        assert self._text is not None
+        tokens = self._text.tokens.copy()
         if not self.rules.dict_observation:
-            return self._tokens.copy()
+            return tokens
         return {
-            "tokens": self._tokens.copy(),
-            "length": np.array([self._length], dtype=np.int64),
+            "tokens": tokens,
+            "length": np.array([self._text.length], dtype=np.int64),
             "action_mask": np.ones(self.rules.vocab_size, dtype=np.int8),
         }

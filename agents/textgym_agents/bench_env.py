@@ -18,6 +18,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from textgym import Episode, Prompt, Span, Task, TextGenEnv, TextGenVectorEnv, releases, symbol_tokenizer
 
+LATE_STEPS = 400
+
 
 @dataclass(frozen=True)
 class EnvBenchConfig:
@@ -40,6 +42,13 @@ class EnvBenchConfig:
     seed: int = 0
     """Of prompts, actions and lengths."""
 
+    def describe(self) -> str:
+        """Say what the load is, in a line."""
+        return (
+            f"one step of {self.slots} slots, context {self.prompt_tokens + self.new_tokens:,}, V {self.vocab_size}, median of "
+            f"{self.repeats}"
+        )
+
 
 @dataclass(frozen=True)
 class EnvRow:
@@ -60,11 +69,12 @@ class _Load(Task):
         self.tokenizer = symbol_tokenizer([chr(0x4E00 + i) for i in range(config.vocab_size - 2)])
         self.max_prompt_tokens = config.prompt_tokens
         self.max_new_tokens = config.new_tokens
+        self.vocab_size = config.vocab_size
         self.pause = pause
 
     def sample(self, rng: np.random.Generator) -> Prompt:
         """Draw random tokens."""
-        return Prompt("random", rng.integers(2, 4096, size=self.max_prompt_tokens))
+        return Prompt("random", rng.integers(2, self.vocab_size, size=self.max_prompt_tokens))
 
     def rewards(self, episodes: Sequence[Episode]) -> Sequence[Any]:
         """Pay the first half of a text 1 and the second -1, after a pause if there is one."""
@@ -104,14 +114,15 @@ def bench_late(config: EnvBenchConfig) -> list[EnvRow]:
     """Time a policy of 5 ms a step with rewards of 50 ms a batch: at once, and late with one worker."""
     rows = []
     slots, policy, pause = 32, 0.005, 0.05
-    for name, task, options in (
+    contestants: list[tuple[str, Task, dict[str, Any]]] = [
         ("rewards that cost nothing", _Load(config), {}),
         ("rewards of 50 ms a batch, one worker", _Load(config, pause), {"reward_workers": 1, "max_pending": 4 * slots}),
         ("rewards of 50 ms a batch, in the step", _Load(config, pause), {}),
-    ):
+    ]
+    for name, task, options in contestants:
         envs = TextGenVectorEnv(slots, task, **options)
-        seconds = _per_step(envs, config, (1, 64), 400, seed=0, policy=policy, drain=True)
-        loss = "" if not rows else f"throughput {rows[0].microseconds / (seconds) - 1:+.1%} against none"
+        seconds = _per_step(envs, config, (1, 64), LATE_STEPS, seed=0, policy=policy, drain=True)
+        loss = "" if not rows else f"throughput {rows[0].microseconds / seconds - 1:+.1%} against none"
         rows.append(EnvRow(f"step and policy (5 ms), {slots} slots, {name}", seconds, loss))
         envs.close()
     return rows

@@ -1,4 +1,4 @@
-"""``textgym train | bench | tasks``: options from dataclasses, a progress bar, tables.
+"""``textgym train | bench | check | tasks``: options from dataclasses, a progress bar, tables.
 
 Left out on purpose: anything a script could not do; every command is one function call.
 """
@@ -9,20 +9,24 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from textgym import resolve_name
+from textgym.checks import report_task
 from textgym.tasks import TASKS
 from textgym.view.terminal import token_heatmap
+from textgym_agents.bench_env import EnvBenchConfig, bench_env, bench_late
 from textgym_agents.bench_rollout import BenchConfig, bench_rollout
-from textgym_agents.train import Reporter, Run, TrainConfig, train
+from textgym_agents.train import JSON, Reporter, Run, TrainConfig, train
 
+_NONE: dict[str, Any] = {}
 _LIVE = ("loss", "score", "success", "first", "second")
 
 
@@ -32,6 +36,7 @@ def main(args: list[str] | None = None) -> None:
     transformers_logging.disable_progress_bar()  # ours is the only bar
     command = tyro.extras.SubcommandApp()
     command.command(name="train")(_train)
+    command.command(name="check")(_check)
     command.command(name="tasks")(_tasks)
     command.command(name="bench")(_bench)
     try:
@@ -60,20 +65,48 @@ def _tasks() -> None:
     Console().print(table)
 
 
-def _bench(what: Annotated[str, tyro.conf.Positional], config: tyro.conf.OmitArgPrefixes[BenchConfig]) -> None:
-    """Measure, side by side in one run. ``textgym bench rollout``: collect against Hugging Face generate.
+def _check(
+    task: Annotated[str, tyro.conf.Positional], episodes: int = 64, task_args: Annotated[dict[str, Any], JSON] = _NONE
+) -> None:
+    """Check that a task keeps the contract, and show where the rewards of its texts go.
 
     Args:
-        what: "rollout".
-        config: the load.
+        task: environment id, short name or "module:Name".
+        episodes: random texts to play; demonstrations come on top.
+        task_args: arguments of the task's constructor, as a JSON object.
     """
-    if what != "rollout":
-        raise ValueError(f"there is no benchmark {what!r}; there is 'rollout'")
+    report = report_task(task, episodes=episodes, **task_args)
     console = Console()
-    table = Table("rollout", "useful tokens/s", "against generate", title=config.describe())
-    for row in bench_rollout(config):
-        table.add_row(row.name, f"{row.tokens_per_second:,.0f}", f"{row.ratio:.2f}")
+    table = Table("check", "", "what is wrong, and what to do", title=task)
+    for finding in report.findings:
+        table.add_row(finding.name, "[green]ok[/]" if finding.fault is None else "[red]fails[/]", escape(finding.fault or ""))
     console.print(table)
+    ledger = Table("account", "mean of a text", title=f"ledger of {report.episodes} texts")
+    ledger.add_row("asked for", f"{report.ledger.asked:+.5f}")
+    for name, amount in report.ledger.accounts.items():
+        ledger.add_row(f"taken by {escape(name)}", f"{-amount:+.5f}")
+    ledger.add_row("paid", f"{report.paid:+.5f}")
+    console.print(ledger)
+    if report.faults:
+        sys.exit(1)
+
+
+def _bench(
+    load: tyro.conf.OmitArgPrefixes[
+        Annotated[BenchConfig, tyro.conf.subcommand("rollout", description="collect against Hugging Face generate")]
+        | Annotated[EnvBenchConfig, tyro.conf.subcommand("env", description="an environment's step, and late rewards")]
+    ],
+) -> None:
+    """Measure, side by side in one run."""
+    if isinstance(load, BenchConfig):
+        table = Table("rollout", "useful tokens/s", "against generate", title=load.describe())
+        for row in bench_rollout(load):
+            table.add_row(row.name, f"{row.tokens_per_second:,.0f}", f"{row.ratio:.2f}")
+    else:
+        table = Table("what", "microseconds", "", title=load.describe())
+        for figure in [*bench_env(load), *bench_late(load)]:
+            table.add_row(figure.name, f"{figure.microseconds:,.0f}", figure.note)
+    Console().print(table)
 
 
 class _BarReporter(Reporter):

@@ -29,7 +29,7 @@ from textgym_agents.policy import CausalLMPolicy
 from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.warmup import warm_up
 
-_JSON = tyro.constructors.PrimitiveConstructorSpec(
+JSON = tyro.constructors.PrimitiveConstructorSpec(
     nargs=1,
     metavar="JSON",
     instance_from_str=lambda args: json.loads(args[0]),
@@ -44,7 +44,7 @@ class TrainConfig:
 
     task: Any = "number_duel"
     """Environment id, short name, "module:Name", or (from Python) a task object."""
-    task_args: Annotated[dict[str, Any], _JSON] = field(default_factory=dict)
+    task_args: Annotated[dict[str, Any], JSON] = field(default_factory=dict)
     """Arguments of the task's constructor, as a JSON object."""
     agent: Any = "ppo"
     """Short name, "module:Name", entry point of the group textgym.agents, or (from Python) an agent class."""

@@ -1,0 +1,73 @@
+"""One text while it grows: prompt, response, replies; what the single environment holds.
+
+Left out on purpose: rewards, and many texts at once, which ``store`` keeps without Python per text.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.episode import Episode, Prompt
+from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, TURN_ENDS, TURN_LENGTH, Rules
+
+
+class Text:
+    """A prompt and the response so far, int64 (context_length,), right-padded with -1.
+
+    Args:
+        rules: what ends it, and who replies.
+        prompt: what it starts from, with ids.
+        episode_id: its number.
+    """
+
+    def __init__(self, rules: Rules, prompt: Prompt, episode_id: int) -> None:
+        self.rules = rules
+        self.prompt = prompt
+        self.episode_id = episode_id
+        self.tokens = np.full(rules.context_length, NO_TOKEN, dtype=np.int64)
+        ids = np.asarray(prompt.ids)
+        self._start = len(ids)
+        self.tokens[: self._start] = ids
+        self.length = self._start
+        self._replies: list[tuple[int, int]] = []  # ranges of response tokens that the environment wrote
+
+    def write(self, token: int) -> int:
+        """Append a token of the agent, and the reply where that ends a turn.
+
+        Returns:
+            RUNNING, or the code of what ended the text.
+        """
+        self.tokens[self.length] = token
+        self.length += 1
+        code = self._code(token)
+        if not self.rules.has_turns or code not in TURN_ENDS:
+            return code
+        code, ids = self.rules.after(self.episode(code), code)
+        if code == RUNNING:
+            start = self.length - self._start
+            self._replies.append((start, start + len(ids)))
+            self.tokens[self.length : self.length + len(ids)] = ids
+            self.length += len(ids)
+        return code
+
+    def episode(self, code: int) -> Episode:
+        """Give the response so far as an episode that ended by ``code`` (RUNNING: it has not ended)."""
+        return self.rules.episode(self.prompt, self._response(), code, self.episode_id, self._replies)
+
+    def _code(self, token: int) -> int:
+        rules, response = self.rules, self._response()
+        if token == rules.eos_token_id:
+            return EOS
+        if rules.stop_table is not None and rules.stop_table[token]:
+            code = rules.ending(self.prompt, response, self._replies)
+            if code != RUNNING:
+                return code
+        written = len(response) - sum(end - start for start, end in self._replies)
+        if written >= rules.max_new_tokens or len(response) >= rules.max_response_tokens:
+            return LENGTH
+        turn = len(response) - (self._replies[-1][1] if self._replies else 0)
+        return TURN_LENGTH if rules.max_turn_tokens is not None and turn >= rules.max_turn_tokens else RUNNING
+
+    def _response(self) -> npt.NDArray[np.int64]:
+        return self.tokens[self._start : self.length].copy()
