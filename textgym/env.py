@@ -57,6 +57,9 @@ class TextGenEnv(gym.Env[Any, Any]):
         "render_fps": RENDER_FPS,
     }
 
+    _max_episode_steps: int | None = None
+    """A ``TimeLimit`` around this environment answers with its own; see ``time_limits``."""
+
     def __init__(
         self,
         task: Any = None,

@@ -9,7 +9,7 @@ an item that is                           means
 a real number (Python, numpy, 0-d)        paid on the episode's last agent token, whatever ended it
 1-D array or tensor, list of numbers      one per response token; must be 0 where the environment wrote the token
 list of ``Span``                          characters of the response text; ``[]`` is no reward
-Mapping name -> any of the above          named criteria, weighted and added up
+Mapping name -> any of the above          named criteria, weighted and added up (a reward without a name has no weight)
 ========================================  ===========================================================================
 """
 
@@ -36,6 +36,7 @@ _ALLOWED = (
     "return one finite real number (paid on the last agent token), one number per response token as a list, 1-D array or "
     "tensor, a list of Span(start, end, reward), or a Mapping from criterion names to those"
 )
+_TOO_SMALL = "that is too small for float32 and would become 0"
 _TEXT = (str, bytes, bytearray, memoryview)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -81,8 +82,7 @@ def resolve(
 
 
 def _items(rewards: Any, count: int) -> list[Reward]:
-    array_like = hasattr(rewards, "shape") and len(rewards.shape) >= 1
-    if not array_like and (not isinstance(rewards, Sequence) or isinstance(rewards, _TEXT)):
+    if not _is_batch(rewards):
         raise ValueError(
             f"the reward function returned a {type(rewards).__name__} for {count} episodes; return a sequence with one "
             "reward per episode"
@@ -94,35 +94,59 @@ def _items(rewards: Any, count: int) -> list[Reward]:
     return [rewards[i] for i in range(count)]
 
 
+def _is_batch(rewards: Any) -> bool:
+    """Tell whether ``rewards[i]`` is the i-th item (in a table's column it is the item with the label i)."""
+    if isinstance(rewards, _TEXT):
+        return False
+    if isinstance(rewards, np.ndarray) or (hasattr(rewards, "detach") and not getattr(rewards, "is_nested", False)):
+        return len(rewards.shape) >= 1
+    return isinstance(rewards, Sequence)
+
+
 def _resolve_one(item: Reward, episode: Episode, weights: Mapping[str, float]) -> Resolved:
     if not isinstance(item, Mapping):
         paid, char_streams = _lay(item, episode, "")
-        ledger = Ledger(_sum(item, episode, ""), {"nothing": 0.0} if _is_nothing(item) else {})
+        ledger = Ledger(_sum(item, episode, ""), {"nothing": 0.0} if isinstance(item, list | tuple) and not item else {})
         return _resolved(paid, char_streams, {}, ledger, episode)
     asked = 0.0
-    accounts: dict[str, float] = {}
+    accounts: dict[str, float] = {} if item else {"nothing": 0.0}
     total = np.zeros(len(episode.ids), dtype=np.float64)
     criteria: dict[str, float] = {}
     claimed: npt.NDArray[np.int64] | None = None
     for name, part in item.items():
         if not isinstance(name, str):
-            raise _error(episode, f"has a criterion named {name!r}", "criterion names are strings")
+            raise _error(episode, f"has a criterion named {_show(name)}", "criterion names are strings")
         if isinstance(part, Mapping):
             raise _error(episode, f"has a Mapping inside criterion {name!r}", "criteria cannot be nested; " + _ALLOWED)
         paid, char_streams = _lay(part, episode, f" in criterion {name!r}")
-        weight = float(weights.get(name, 1.0))
+        weight = _weight(weights, name)
         criteria[name] = _sum(part, episode, f" in criterion {name!r}")
         asked += criteria[name]
-        if _is_nothing(part):
+        if isinstance(part, list | tuple) and not part:
             accounts["nothing"] = 0.0
         if weight != 1.0:
             accounts[f"weight/{name}"] = (1.0 - weight) * criteria[name]
-        total += paid * weight
+        total += _weigh(paid, weight, name, episode)
         claimed = _merge(claimed, char_streams, episode)
     for name in weights:
         if name not in item:
             raise _error(episode, f"has criteria {sorted(item)}", f"weights names {name!r}, which is none of them")
     return _resolved(total, claimed, criteria, Ledger(asked, accounts), episode)
+
+
+def _weight(weights: Mapping[str, float], name: str) -> float:
+    try:
+        return float(weights.get(name, 1.0))
+    except OverflowError:
+        return math.inf
+
+
+def _weigh(paid: npt.NDArray[np.float64], weight: float, name: str, episode: Episode) -> npt.NDArray[np.float64]:
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused once all criteria are added up
+        weighted = paid * weight
+    for token in np.flatnonzero((paid != 0) & (weighted == 0) & (weight != 0))[:1]:
+        raise _error(episode, f"has {paid[token]} times {weight} on token {token} in criterion {name!r}", _TOO_SMALL)
+    return weighted
 
 
 def _resolved(
@@ -151,11 +175,8 @@ def _sum(item: Reward, episode: Episode, where: str) -> float:
         return float(item)
     if isinstance(item, np.ndarray):
         return float(item.sum(dtype=np.float64))
-    return math.fsum(float(value.reward if isinstance(value, Span) else value) for value in item)
-
-
-def _is_nothing(item: Reward) -> bool:
-    return isinstance(item, list | tuple) and len(item) == 0
+    values = (value.reward if isinstance(value, Span) else value for value in item)
+    return math.fsum(float(_from_tensor(value, episode, where)) for value in values)
 
 
 def _lay(item: Reward, episode: Episode, where: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64] | None]:
@@ -166,7 +187,11 @@ def _lay(item: Reward, episode: Episode, where: str) -> tuple[npt.NDArray[np.flo
     if isinstance(item, np.ndarray):
         if item.ndim != 1 or item.dtype.kind not in "iuf" or isinstance(item, np.ma.MaskedArray):
             raise _error(episode, f"is a {type(item).__name__} of shape {item.shape} and dtype {item.dtype}{where}", _ALLOWED)
-        return _lay_tokens(item.astype(np.float64), episode, where), None
+        with np.errstate(over="ignore"):  # a long double beyond float64 becomes inf, which is refused
+            values = item.astype(np.float64)
+        for token in np.flatnonzero((values == 0) & (item != 0))[:1]:
+            raise _error(episode, f"has {item[token]} on token {token}{where}", _TOO_SMALL)
+        return _lay_tokens(values, episode, where), None
     if isinstance(item, list | tuple):
         values = [_from_tensor(value, episode, where) for value in item]
         if all(isinstance(value, Span) for value in values):
@@ -214,7 +239,9 @@ def _lay_spans(
         value = _check_span(span, episode, where)
         tokens = episode.agent_tokens(span.start, span.end)
         if len(tokens) == 0:
-            raise _error(episode, f"has {span}{where} over no token of the agent", "a span covers text that the agent wrote")
+            raise _error(
+                episode, f"has {_show(span)}{where} over no token of the agent", "a span covers text that the agent wrote"
+            )
         if span.split == "uniform":
             warnings.warn(
                 'Span(split="uniform") is not causal: under reward-to-go a good span teaches longer text and a bad one '
@@ -222,6 +249,8 @@ def _lay_spans(
                 NonCausalSplitWarning,
                 stacklevel=2,
             )
+            if value != 0 and value / len(tokens) == 0:
+                raise _error(episode, f"has {_show(span)}{where}", _TOO_SMALL)
             paid[tokens] += value / len(tokens)
         else:
             paid[tokens[-1]] += value
@@ -236,16 +265,18 @@ def _check_span(span: Span, episode: Episode, where: str) -> float:
     length = len(episode.text)
     for edge in (span.start, span.end):
         if not _is_whole(edge):
-            raise _error(episode, f"has {span}{where}", "start and end are whole numbers of characters")
+            raise _error(episode, f"has {_show(span)}{where}", "start and end are whole numbers of characters")
     if not 0 <= span.start < span.end <= length:
-        raise _error(episode, f"has {span}{where}", f"0 <= start < end <= {length} (characters of its text {episode.text!r})")
-    if span.split not in ("last", "uniform"):
-        raise _error(episode, f"has {span}{where}", "split is 'last' or 'uniform'")
+        raise _error(
+            episode, f"has {_show(span)}{where}", f"0 <= start < end <= {length} (characters of its text {episode.text!r})"
+        )
+    if not (isinstance(span.split, str) and span.split in ("last", "uniform")):
+        raise _error(episode, f"has {_show(span)}{where}", "split is 'last' or 'uniform'")
     if span.stream is not None and not (_is_whole(span.stream) and 0 <= span.stream < 2**31):
-        raise _error(episode, f"has {span}{where}", "stream is None or a whole number from 0 to 2**31 - 1")
+        raise _error(episode, f"has {_show(span)}{where}", "stream is None or a whole number from 0 to 2**31 - 1")
     value = _from_tensor(span.reward, episode, where)
     if not _is_number(value):
-        raise _error(episode, f"has {span}{where}", "a span's reward is one real number")
+        raise _error(episode, f"has {_show(span)}{where}", "a span's reward is one real number")
     return _finite(value, episode, where)
 
 
@@ -327,7 +358,11 @@ def _finite(value: Any, episode: Episode, where: str) -> float:
     except OverflowError:
         number = math.inf
     if not abs(number) <= _FLOAT32_MAX:
-        raise _error(episode, f"has {value}{where}", f"rewards are finite and at most {_FLOAT32_MAX:.4g} in size (float32)")
+        raise _error(
+            episode, f"has {_show(value)}{where}", f"rewards are finite and at most {_FLOAT32_MAX:.4g} in size (float32)"
+        )
+    if number == 0 and value != 0:
+        raise _error(episode, f"has {_show(value)}{where}", _TOO_SMALL)
     return number
 
 

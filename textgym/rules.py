@@ -6,7 +6,7 @@ that the scalar and the vector door cannot drift apart.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -100,7 +100,7 @@ class Rules:
                             "would never be found; define task.ended(prompt, ids) to end by a token"
                         )
         for name, weight in task.weights.items():
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not abs(weight) <= sys.float_info.max:
                 raise ValueError(f"task.weights[{name!r}] is {weight!r}; weights are finite numbers")
 
     @property

@@ -16,7 +16,8 @@ def refuse_time_limits(env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, A
     """Raise where a ``TimeLimit`` is wrapped around a textgym environment that would cut its episodes.
 
     Args:
-        env: a textgym environment as it is wrapped, or a vector environment of such.
+        env: a textgym environment as it is wrapped, or a vector environment of such. Of an ``AsyncVectorEnv`` only the
+            outermost limit of each environment can be asked for.
 
     Raises:
         ValueError: a limit is not above the environment's own; says both.
@@ -27,10 +28,8 @@ def refuse_time_limits(env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, A
             for single in host.envs:
                 refuse_time_limits(single)
         elif isinstance(host, gym.vector.AsyncVectorEnv):
-            for spec, rules in zip(host.get_attr("spec"), host.get_attr("rules"), strict=True):
-                if spec is not None:
-                    limits = [spec.max_episode_steps, *(_limit(wrapper.kwargs) for wrapper in spec.additional_wrappers)]
-                    _refuse([limit for limit in limits if limit is not None], rules.max_new_tokens)
+            for limit, rules in zip(host.get_attr("_max_episode_steps"), host.get_attr("rules"), strict=True):
+                _refuse([] if limit is None else [limit], rules.max_new_tokens)
         return
     limits = []
     layer: Any = env
@@ -39,10 +38,6 @@ def refuse_time_limits(env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, A
             limits.append(layer._max_episode_steps)
         layer = layer.env
     _refuse(limits, layer.rules.max_new_tokens)
-
-
-def _limit(kwargs: Any) -> int | None:
-    return (kwargs or {}).get("max_episode_steps")
 
 
 def _refuse(limits: list[int], own: int) -> None:

@@ -250,7 +250,9 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def _info(self, episode: Episode, release: Release) -> dict[str, Any]:
         """Write the info of a released episode, and keep it where that was asked for."""
-        if self.render_mode is not None:
+        last = int(self._counts[release.slot]) - 1  # a release that comes late may be of an earlier episode
+        is_last = release.episode_id == self._episode_id(release.slot, last)
+        if self.render_mode is not None and self._idle[release.slot] and is_last:
             self._shown[release.slot] = (episode, release)
         if self._kept is not None:
             self._kept.append((episode, release))
@@ -276,6 +278,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if self.render_mode is None:
             gym.logger.warn("render() draws nothing without a render_mode; give one to make_vec, e.g. render_mode='ansi'")
             return None
+        if any(prompt is None for prompt in self._prompts):
+            raise gym.error.ResetNeeded("there is no text to draw in some slot; call reset() before render()")
         shown = [self._shown[slot] or (self._episode(slot, RUNNING), None) for slot in range(self.num_envs)]
         return tuple(self._renderer.draw(episode, release) for episode, release in shown)
 
@@ -310,8 +314,11 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def _episode(self, slot: int, code: int) -> Episode:
         prompt = self._prompts[slot]
         assert prompt is not None
-        episode_id = slot + self.num_envs * int(self._counts[slot])
+        episode_id = self._episode_id(slot, int(self._counts[slot]))
         return self.rules.episode(prompt, self._store.response(slot), code, episode_id, self._replies[slot])
+
+    def _episode_id(self, slot: int, count: int) -> int:
+        return slot + self.num_envs * count
 
     def _look(self, codes: npt.NDArray[np.int8], look: npt.NDArray[np.bool_]) -> None:
         """Read the texts whose last token may have completed a stop string, and set their codes."""

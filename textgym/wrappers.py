@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from textgym.episode import Release, read_only
 from textgym.info import release, release_info
-from textgym.rewards import check_ledger
+from textgym.ledger import Ledger
 from textgym.rules import episode_return
 
 Transform: TypeAlias = Callable[[npt.NDArray[np.float32]], npt.ArrayLike]
@@ -99,8 +99,12 @@ def rewrite(before: Release, transform: Transform, account: str) -> Release:
             f"the transform {account!r} paid {after[token]} on token {token} of episode {before.episode_id}; token rewards are "
             "finite float32 numbers, and 0 on tokens that the environment wrote"
         )
-    ledger = before.ledger.take(account, episode_return(before) - float(after.sum()))
-    check_ledger(ledger, token_rewards, before.episode_id)
+    taken = episode_return(before) - float(after.sum())
+    # Only this stage's booking is checked here: how precise the others could be is no longer known.
+    size = float(np.abs(before.token_rewards).sum(dtype=np.float64) + np.abs(after).sum())
+    paid = float(token_rewards.sum(dtype=np.float64))
+    Ledger(episode_return(before)).take(account, taken).check(paid, size, f"episode {before.episode_id}")
+    ledger = before.ledger.take(account, taken)
     return replace(before, token_rewards=read_only(token_rewards), ledger=ledger)
 
 
