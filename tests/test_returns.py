@@ -159,3 +159,19 @@ def test_what_is_not_finite_is_named():
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"values has shape \(1, 2\), expected \(1, 3\)"):
         run([0, 0, 0], [0, 0])
+
+
+@pytest.mark.parametrize("reply", [0, 10, 100])
+def test_a_reply_of_any_length_changes_no_advantage_F06(reply):
+    """gamma and lambda do not decay over tokens that the environment wrote."""
+
+    def first_advantage(between):
+        mask = torch.tensor([[True] * 2 + [False] * between + [True] * 2])
+        rewards, values = torch.zeros(1, 4 + between), torch.full((1, 4 + between), 7.0)
+        rewards[0, -1], values[mask] = 1.0, torch.tensor([0.1, 0.2, 0.3, 0.4])
+        streams = torch.where(mask, 0, -1)
+        blank = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
+        advantages, _ = stream_gae(rewards, values, streams, mask, *blank, gamma=0.9, gae_lambda=0.95)
+        return advantages[mask]
+
+    torch.testing.assert_close(first_advantage(reply), first_advantage(0))

@@ -8,6 +8,8 @@ from textgym_agents import ActorCritic, CausalLMPolicy, Step, collect
 
 import textgym
 from textgym import PromptTask
+from textgym.vector_wrappers import TransformTokenRewards
+from textgym.wrappers import Scale
 
 
 def task(letters, **kwargs):
@@ -180,3 +182,104 @@ def test_a_reward_function_that_raises_names_its_episodes_F17(letters):
     envs.reset(seed=0)
     with pytest.raises(ValueError, match=r"reward for episode \d+ has 1 values but its response has 3 tokens"):
         collect(envs, Scripted([3], 1), 1)
+
+
+def chat(letters, **options):
+    """A task that answers each of the agent's first two turns; end-of-text ends a turn."""
+
+    def reply(episode):
+        return "gg" if int(episode.turns.max()) < 2 else None
+
+    def rewards(episodes):
+        return [(episode.agent_mask * np.arange(len(episode.ids), dtype=float)).tolist() for episode in episodes]
+
+    options = {"max_new_tokens": 9, "max_response_tokens": 14, **options}
+    return PromptTask(["a", "bcd"], letters, rewards, reply_fn=reply, **options)
+
+
+class Chatty(Scripted):
+    """Writes turns of two tokens; log-prob and value are those of the column that the observation shows."""
+
+    def act(self, obs, slots):
+        tokens = torch.as_tensor(obs)
+        lengths = (tokens >= 0).sum(1)
+        starts = torch.tensor([1 if row[0] == 2 else 3 for row in tokens.tolist()])
+        ends_turn = tokens.gather(1, lengths[:, None] - 1).squeeze(1) == 2 + torch.as_tensor(slots) % 3 + 3
+        ends_turn &= lengths > starts
+        columns = (lengths - starts).float()
+        return Step(torch.where(ends_turn, 1, 2 + torch.as_tensor(slots) % 3 + 3), columns, 100 + columns)
+
+
+def test_figures_of_the_agents_tokens_stand_in_their_own_columns_between_replies_F06(letters):
+    envs = textgym.TextGenVectorEnv(2, chat(letters), autoreset_mode=AutoresetMode.DISABLED, output="torch")
+    envs.reset(seed=0)
+    rollout = collect(envs, Chatty([], 2), 6)
+    agent = [True, True, False, False] * 2 + [True, True]
+    assert rollout.agent_mask.tolist() == [agent] * 6
+    columns = torch.arange(10.0)
+    assert rollout.logprobs.tolist() == [(columns * torch.tensor(agent)).tolist()] * 6
+    assert rollout.values.tolist() == [((100 + columns) * torch.tensor(agent)).tolist()] * 6
+    assert rollout.token_rewards.tolist() == rollout.logprobs.tolist()
+    assert rollout.streams.tolist() == [[0 if mine else -1 for mine in agent]] * 6
+
+
+def test_a_policy_plays_turns_and_its_figures_are_those_of_one_forward_pass(letters):
+    policy = CausalLMPolicy(ActorCritic(build_lm("llama", len(letters)), letters, CONTEXT), 4)
+    envs = textgym.TextGenVectorEnv(4, chat(letters, max_turn_tokens=3), autoreset_mode=AutoresetMode.DISABLED, output="torch")
+    envs.reset(seed=0)
+    rollout = collect(envs, policy, 12)
+    assert (~rollout.agent_mask & (rollout.streams == -1) & (rollout.ids[:, : rollout.agent_mask.shape[1]] > 0)).any()
+    with torch.no_grad():
+        logprobs, values, _ = policy.evaluate(rollout.ids, rollout.prompt_lengths, rollout.agent_mask)
+    torch.testing.assert_close(logprobs, rollout.logprobs, atol=1e-4, rtol=0)
+    torch.testing.assert_close(values, rollout.values, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_late_releases_of_a_collection_are_all_waited_for(letters, wrap):
+    lengths = [3, 1, 7, 2, 5, 8, 1, 4, 6]
+
+    def play(**options):
+        envs = textgym.TextGenVectorEnv(3, task(letters), autoreset_mode=AutoresetMode.DISABLED, output="torch", **options)
+        if wrap:
+            envs = TransformTokenRewards(envs, Scale(2.0))
+        envs.reset(seed=0)
+        rollout = collect(envs, Scripted(lengths, 3), 9)
+        envs.close()
+        return rollout
+
+    now, late = play(), play(reward_workers=2)
+    for name, table in vars(now).items():
+        if isinstance(table, torch.Tensor):
+            assert torch.equal(table, getattr(late, name)), name
+    assert now.ledger == late.ledger
+    assert float(now.token_rewards.max()) == (14.0 if wrap else 7.0)
+
+
+def test_dropped_episodes_are_left_out_of_the_collection(letters):
+    def rewards(episodes):
+        if any(len(episode.ids) == 5 for episode in episodes):
+            raise RuntimeError("five")
+        return [float(len(episode.ids)) for episode in episodes]
+
+    flaky = PromptTask(["a"], letters, rewards, max_new_tokens=8)
+    envs = textgym.TextGenVectorEnv(
+        2, flaky, autoreset_mode=AutoresetMode.DISABLED, output="torch", reward_workers=1, on_reward_error="drop"
+    )
+    envs.reset(seed=0)
+    rollout = collect(envs, Scripted([3, 5, 2, 5, 4], 2), 5)
+    assert sorted(rollout.num_tokens.tolist()) == [2, 3, 4]
+    assert [row.count_nonzero().item() for row in rollout.values] == rollout.num_tokens.tolist()
+    assert envs.num_dropped == 2
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match="all 2 episodes of the collection were dropped"):
+        collect(envs, Scripted([5, 5], 2), 2)
+    envs.close()
+
+
+def test_the_ledger_of_a_collection_is_the_mean_of_its_episodes(letters):
+    weighted = PromptTask(["a"], letters, lambda e: [{"n": float(len(x.ids))} for x in e], weights={"n": 0.5}, max_new_tokens=8)
+    envs = textgym.TextGenVectorEnv(2, weighted, autoreset_mode=AutoresetMode.DISABLED)
+    envs.reset(seed=0)
+    ledger = collect(envs, Scripted([1, 2, 3, 4], 2), 4).ledger
+    assert (ledger.asked, dict(ledger.accounts)) == (2.5, {"weight/n": 1.25})

@@ -492,3 +492,11 @@ def test_two_of_them_need_two_keys(letters):
     infos = envs.step(np.full(4, EOS))[4]
     assert infos["mine"]["r"].tolist() == infos["episode"]["r"].tolist()
     assert infos["_mine"].tolist() == infos["_episode"].tolist() == [True] * 4
+
+
+def test_whoever_owes_nothing_hands_out_nothing(letters):
+    sync = SyncVectorEnv([lambda: textgym.TextGenEnv(prompts=["a"], tokenizer=letters, reward_fn=lambda e: [0.0] * len(e))])
+    assert TransformTokenRewards(sync, Scale(2.0)).drain() == []
+    native = gym.make_vec("TextGen-v0", num_envs=2)
+    between = gym.wrappers.vector.TransformReward(native, lambda reward: reward)
+    assert RecordEpisodeStatistics(TransformTokenRewards(between, Scale(2.0))).drain() == []

@@ -290,3 +290,10 @@ def test_nothing_vanishes_whatever_is_paid_and_however_it_is_transformed(letters
     size = float(np.abs(expected).sum()) + sum(map(abs, release.ledger.accounts.values()))
     missing = release.ledger.asked - paid[-1] - sum(release.ledger.accounts.values())
     assert abs(missing) <= 1e-5 * max(1.0, size)
+
+
+def test_a_wrapped_environment_is_made_again_from_its_spec():
+    env = TransformTokenRewards(gym.make("TextGen-v0"), Scale(2.0), "double")
+    again = gym.make(env.spec)
+    assert isinstance(again, TransformTokenRewards)
+    assert (again.account, again.transform) == ("double", Scale(2.0))

@@ -54,8 +54,7 @@ class TransformTokenRewards(gym.vector.VectorWrapper):
 
     def drain(self) -> list[Release]:
         """Wait for the releases that are still due, and rewrite them too."""
-        inner: Any = self.env
-        return [rewrite(item, self.transform, self.account) for item in inner.drain()]
+        return [rewrite(item, self.transform, self.account) for item in drain(self.env)]
 
 
 class RecordEpisodeStatistics(gym.vector.VectorWrapper):
@@ -133,11 +132,22 @@ class RecordEpisodeStatistics(gym.vector.VectorWrapper):
 
     def drain(self) -> list[Release]:
         """Wait for the releases that are still due; they are counted too."""
-        inner: Any = self.env
-        released = inner.drain()
+        released = drain(self.env)
         for item in released:
             self._record([item], None, late=True)
         return released
+
+
+def drain(env: Any) -> list[Release]:
+    """Wait for the releases that are still due, as the outermost wrapper that has a say in them hands them out.
+
+    Gymnasium's own vector environments release at once and owe none.
+    """
+    while not hasattr(env, "drain"):
+        if not isinstance(env, gym.vector.VectorWrapper):
+            return []
+        env = env.env
+    return env.drain()
 
 
 def _host(value: Any) -> Any:

@@ -46,7 +46,7 @@ class Scale:
         return token_rewards.astype(np.float64) * self.factor
 
 
-class TransformTokenRewards(gym.Wrapper[Any, Any, Any, Any]):
+class TransformTokenRewards(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Rewrite the token rewards at their release: ``Clip``, ``Scale``, or any function (T,) -> (T,).
 
     Args:
@@ -56,7 +56,8 @@ class TransformTokenRewards(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: gym.Env[Any, Any], transform: Transform, account: str | None = None) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self, transform=transform, account=account)
+        gym.Wrapper.__init__(self, env)
         self.transform = transform
         self.account = account_name(transform, account)
 

@@ -148,6 +148,7 @@ class PPO:
         rewards = rollout.token_rewards
         if rollout.ref_logprobs is not None:
             rewards = rewards + kl_penalty(rollout.logprobs, rollout.ref_logprobs, rollout.agent_mask, config.kl_coef)
+        accounts = _accounts(rollout, rewards)
         # 3) advantages: inside each stream
         advantages, returns = stream_gae(
             rewards,
@@ -171,7 +172,7 @@ class PPO:
         figures = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         explained = explained_variance(rollout.values, returns, rollout.agent_mask)
         seconds = {"collect_seconds": collected - start, "update_seconds": time.perf_counter() - collected}
-        return {**_summary(rollout), **figures, "explained_variance": explained, **seconds}
+        return {**_summary(rollout), **accounts, **figures, "explained_variance": explained, **seconds}
 
     def save(self, folder: str | Path) -> None:
         """Write the policy: an ordinary causal language model with its tokenizer, and the value head beside it."""
@@ -252,6 +253,20 @@ def _summary(rollout: Rollout) -> dict[str, float]:
     if rollout.ref_logprobs is not None:
         figures["ref_kl"] = float((rollout.logprobs - rollout.ref_logprobs).sum(1).mean())
     return figures
+
+
+def _accounts(rollout: Rollout, rewards: Tensor) -> dict[str, float]:
+    """Give the collection's ledger, means per episode: what the task asked for, what each stage took, what is learned from.
+
+    Raises:
+        ValueError: it does not add up.
+    """
+    released, learned = (float(table.double().sum()) / len(rollout) for table in (rollout.token_rewards, rewards))
+    ledger = rollout.ledger if rollout.ref_logprobs is None else rollout.ledger.take("kl", released - learned)
+    size = float(rollout.token_rewards.double().abs().sum() + rewards.double().abs().sum()) / len(rollout)
+    ledger.check(learned, size + sum(abs(amount) for amount in ledger.accounts.values()), "the collection")
+    taken = {f"ledger/{name}": amount for name, amount in ledger.accounts.items()}
+    return {"ledger_asked": ledger.asked, **taken, "ledger_learned": learned}
 
 
 def _check_streams(envs: gym.vector.VectorEnv[Any, Any, Any], gae_lambda: float) -> None:

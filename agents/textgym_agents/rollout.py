@@ -19,6 +19,7 @@ from torch import Tensor
 from textgym import Release, TextGenVectorEnv, releases
 from textgym.info import Ending, endings
 from textgym.ledger import Ledger
+from textgym.vector_wrappers import drain
 from textgym_agents.policy import Step
 
 
@@ -135,7 +136,7 @@ def collect(envs: gym.vector.VectorEnv[Any, Any, Any], policy: Policy, episodes:
             book.prompt_lengths[started[free]] = native.prompt_lengths[free]
             next_episode += len(free)
             live[free] = True
-    book.release(_drain(envs))
+    book.release(drain(envs))
     return book.rollout()
 
 
@@ -213,13 +214,6 @@ class _Book:
             is_success=column("is_success"),
             ledger=Ledger.mean([release.ledger for release in ended]),
         )
-
-
-def _drain(envs: Any) -> list[Release]:
-    """Ask the outermost wrapper that has a say in releases for those still due."""
-    while not hasattr(envs, "drain"):
-        envs = envs.env
-    return envs.drain()
 
 
 def _check(envs: gym.vector.VectorEnv[Any, Any, Any], episodes: int) -> TextGenVectorEnv:
