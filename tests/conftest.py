@@ -1,5 +1,6 @@
 """What many tests share: small tokenizers, hand-made episodes, no network."""
 
+import inspect
 import json
 import os
 
@@ -8,6 +9,8 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 from collections.abc import Callable, Sequence
 
+import gymnasium
+import gymnasium.wrappers.vector
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +18,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import textgym
 from textgym import Episode, Prompt, Release, Task, TextTokenizer, symbol_tokenizer
+
+GYMNASIUM_COUNTS_SAME_STEP = "SAME_STEP" in inspect.getsource(gymnasium.wrappers.vector.RecordEpisodeStatistics)
+"""Before 1.4 Gymnasium's own vector statistics took the first step after a SAME_STEP reset for the reset itself."""
 
 # The same examples on every machine, however slow it is.
 settings.register_profile("textgym", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from conftest import GYMNASIUM_COUNTS_SAME_STEP
 from gymnasium import wrappers
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
@@ -256,6 +257,8 @@ def test_many_wrappers_at_once():
 def test_vector_statistics_and_the_releases_stand_side_by_side(host, mode):
     if (host, mode) == ("sync", DISABLED):
         pytest.skip("Gymnasium's SyncVectorEnv takes the mask out of the options before its statistics read it")
+    if mode is SAME_STEP and not GYMNASIUM_COUNTS_SAME_STEP:
+        pytest.skip("Gymnasium's wrapper miscounts in this mode before 1.4")
     envs = vector_wrappers.RecordEpisodeStatistics(make_vec(PLAIN, host, mode))
     played = play(envs, 60)
     assert_right(played)

@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from conftest import GYMNASIUM_COUNTS_SAME_STEP
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as GymnasiumStatistics
 
@@ -309,6 +310,8 @@ def test_an_environment_without_workers_owes_nothing_to_drain(letters):
 
 def both_statistics(envs, other, mode, steps=300, reset_rng=None):
     """Play the same in two environments; compare all that the two wrappers write and keep."""
+    if mode is SAME_STEP and not GYMNASIUM_COUNTS_SAME_STEP:
+        pytest.skip("Gymnasium's wrapper miscounts in this mode before 1.4")
     envs.reset(seed=7)
     other.reset(seed=7)
     rng = np.random.default_rng(0)

@@ -64,6 +64,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
 
+    _late: LateReleases | None = None  # here too: Gymnasium closes what a constructor left half built
+
     def __init__(
         self,
         num_envs: int = 1,
@@ -115,7 +117,6 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._broken = False
         self._idle = np.ones(num_envs, dtype=np.bool_)  # slots in which no episode runs
         self._kept: list[tuple[Episode, Release]] | None = [] if keep_episodes else None
-        self._late: LateReleases | None = None
         if reward_workers:
             pool = RewardPool(self.rules.release, reward_workers, reward_worker_kind, reward_timeout)
             self._late = LateReleases(pool, num_envs, 4 * num_envs if max_pending is None else max_pending, on_reward_error)
