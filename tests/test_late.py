@@ -219,3 +219,27 @@ def test_an_environment_with_workers_says_that_it_cannot_be_pickled(letters):
     with pytest.raises(TypeError, match="reward workers cannot be copied or pickled"):
         pickle.dumps(envs._late._pool)
     envs.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("num_envs", [1, 5, 16])
+def test_metadata_and_rewards_stay_with_their_episode_however_batches_are_cut_F35(letters, num_envs, workers):
+    prompts = [textgym.Prompt("abcdefgh"[i], metadata={"answer": i, "other": -i}) for i in range(8)]
+    task = PromptTask(
+        prompts, letters, lambda episodes: [float(e.prompt.metadata["answer"]) for e in episodes], max_new_tokens=4
+    )
+    envs = textgym.TextGenVectorEnv(num_envs, task, reward_workers=workers, keep_episodes=True)
+    envs.reset(seed=0)
+    rng = np.random.default_rng(0)
+    for _ in range(120):
+        envs.step(actions_of(rng, num_envs, len(letters)))
+    envs.drain()
+    played = envs.take_episodes()
+    assert len(played) > 20
+    for episode, release in played:
+        assert episode.prompt.text == "abcdefgh"[episode.prompt.metadata["answer"]]
+        assert float(release.token_rewards[-1]) == episode.prompt.metadata["answer"] == -episode.prompt.metadata["other"]
+        assert (episode.episode_id, episode.episode_id % num_envs) == (release.episode_id, release.slot)
+    ids = sorted(release.episode_id for _, release in played)
+    assert len(set(ids)) == len(ids)
+    envs.close()
