@@ -79,7 +79,7 @@ class Episode:
         Tokens without characters (special ones) hold none, wherever they stand.
         """
         starts, ends = self.offsets.T
-        return np.flatnonzero((starts < end) & (ends > start) & (ends > starts) & self.agent_mask)
+        return ((starts < end) & (ends > start) & (ends > starts) & self.agent_mask).nonzero()[0]
 
     def token_at(self, position: int) -> int:
         """Find the last token that holds the character at ``position``.
