@@ -7,6 +7,7 @@ from agent_kit import CONTEXT, build_lm
 from gymnasium.vector import AutoresetMode
 from textgym_agents import PPO, ActorCritic, CausalLMPolicy, PPOConfig, collect, tiny_gpt2, warm_up
 from textgym_agents.evaluate import judge, play
+from textgym_agents.ppo import _accounts
 from textgym_agents.returns import stream_gae
 from textgym_agents.rollout import Rollout
 
@@ -243,3 +244,25 @@ def test_one_stream_hides_the_first_speakers_part_from_the_gradient_and_streams_
     assert torch.equal(reward_to_go(True)[:, 0], own)
     assert own.abs().mean() > 0.9
     assert not reward_to_go(False)[:, 0].any()
+
+
+def test_the_ledger_of_an_update_adds_up_with_weights_and_the_price_of_the_reference(letters):
+    def judge(episodes):
+        return [{"n": float(len(episode.ids)), "one": 1.0} for episode in episodes]
+
+    agent, envs = prepare(letters, judge, config={"kl_coef": 0.5, "learning_rate": 3e-3}, weights={"n": 0.25})
+    seen = []
+    agent.learn(envs, 32, seen.append)
+    last = seen[-1]
+    assert abs(last["ledger/kl"]) > 1e-3  # the policy has left the reference
+    assert last["ledger/weight/n"] == pytest.approx(0.75 * (last["ledger_asked"] - 1))
+    taken = sum(amount for name, amount in last.items() if name.startswith("ledger/"))
+    assert last["ledger_asked"] - taken == pytest.approx(last["ledger_learned"], abs=1e-5)
+    assert last["return"] - last["ledger/kl"] == pytest.approx(last["ledger_learned"], abs=1e-5)
+
+
+def test_a_reward_that_changes_on_its_way_without_an_entry_is_refused(letters):
+    agent, envs = prepare(letters)
+    rollout = collect(envs, agent.policy, 8)
+    with pytest.raises(ValueError, match="ledger of the collection does not add up"):
+        _accounts(rollout, rollout.token_rewards * 0.5)

@@ -186,3 +186,9 @@ def test_options_that_the_agent_does_not_read_are_refused(tmp_path):
 def test_a_device_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="allowed are auto, cpu and cuda"):
         pick_device("gpu")
+
+
+def test_a_task_with_turns_is_trained_on_with_room_for_its_replies(tmp_path):
+    run = train(TrainConfig(out=tmp_path / "run", **{**SMALL, "task": "guess_number", "warmup_steps": 80}))
+    assert run.after["guesses"] > 1.5  # first guesses were answered, and the agent went on
+    assert run.after["well_formed"] > 0.5
