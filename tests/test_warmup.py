@@ -61,5 +61,5 @@ def test_replies_in_demonstrations_are_not_learned(letters):
     assert prompt_lengths.tolist() == [1, 1]
     assert mask.tolist() == [[True, True, False, False, True, True], [True, True, False, False, False, False]]
     assert ids[0].tolist() == [2, 3, 11, 4, 4, 5, 1]  # end-of-text after the last message, which no stop string ends
-    with pytest.raises(ValueError, match="6 of them the agent's, but max_new_tokens is 5"):
-        _batch([(Prompt("a"), ["bb.", "c", "dd"])], letters, task)
+    with pytest.raises(ValueError, match="7 of them the agent"):
+        _batch([(Prompt("a"), ["bb.", "c", "ddd"])], letters, task)

@@ -80,14 +80,15 @@ def play_demonstrations(rules: Rules, seed: int, count: int = 16) -> list[Sample
     for prompt, response in rules.task.demonstrations(np.random.default_rng(seed), count):
         messages = [response] if isinstance(response, str) else list(response)
         actions = [token for message in messages[::2] for token in rules.tokenizer.encode(message).tolist()]
-        if not any(stop in messages[-1] for stop in (*rules.task.stop, *rules.task.turn_stop)):
+        full = len(actions) == rules.max_new_tokens
+        if not full and not any(stop in messages[-1] for stop in (*rules.task.stop, *rules.task.turn_stop)):
             actions.append(rules.eos_token_id)
         given = rules.prompt(np.random.default_rng(seed), {"prompt": prompt}, 0)
         played = _replay(rules, given, actions)
         episode = played.episode
-        assert played.actions == actions and episode.text == "".join(messages) and episode.ended_by != "length", (
+        assert played.actions == actions and episode.text == "".join(messages) and (full or episode.ended_by != "length"), (
             f"the demonstration {messages} was played as {episode.text!r}, ended by {episode.ended_by}; they are whole "
-            "responses, closed by end-of-text or a stop string, with the replies that the task itself would give"
+            "responses, closed by end-of-text, a stop string or the length limit, with the replies that the task would give"
         )
         out.append(played)
     return out

@@ -27,7 +27,7 @@ def warm_up(
     seed: int = 0,
     callback: Callable[[int, float], None] | None = None,
 ) -> float:
-    """Maximise the likelihood of the task's demonstrations, each closed by end-of-text (or by the stop string in it).
+    """Maximise the likelihood of the task's demonstrations, each closed by end-of-text, a stop string or the length limit.
 
     Args:
         model: learns; its value head is left alone.
@@ -74,7 +74,9 @@ def _batch(
         check_room(encoded, task.max_prompt_tokens, "demonstration prompt")
         messages = [tokenizer.encode(message) for message in ([text] if isinstance(text, str) else text)]
         last = text if isinstance(text, str) else text[-1]
-        if not any(stop in last for stop in (*task.stop, *task.turn_stop)):  # a stop string has ended it already
+        stopped = any(stop in last for stop in (*task.stop, *task.turn_stop))
+        full = sum(map(len, messages[::2])) == task.max_new_tokens
+        if not stopped and not full:  # else a stop string or the length limit has ended it already
             messages[-1] = np.append(messages[-1], tokenizer.eos_token_id)
         by_agent = np.concatenate([np.full(len(ids), turn % 2 == 0) for turn, ids in enumerate(messages)])
         room = task.max_response_tokens or task.max_new_tokens
