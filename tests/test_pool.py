@@ -153,3 +153,14 @@ def test_wrong_options_are_refused():
         RewardPool(plain, 1, "fiber")
     with pytest.raises(ValueError, match="must be above 0 seconds"):
         RewardPool(plain, 1, timeout=0)
+
+
+def test_a_time_limit_is_seen_without_waiting_for_it():
+    pool = RewardPool(slow_seven, 1, timeout=0.2)
+    pool.submit(jobs([7]))
+    taken = []
+    while not taken:
+        time.sleep(0.01)
+        taken = pool.take()
+    assert isinstance(taken[0].error, TimeoutError)
+    pool.close()

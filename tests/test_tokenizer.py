@@ -221,3 +221,14 @@ def test_the_tail_costs_the_same_however_long_the_text_is(letters, monkeypatch):
     for length in (100, 10_000):
         letters.tail(np.full(length, 2), 3)
     assert decoded[0] == decoded[1] < 30
+
+
+def test_the_tail_does_not_begin_within_a_character_or_a_run_of_bytes(byte_bpe, metaspace_bpe):
+    tokenizer = TextTokenizer(byte_bpe, eos_token_id=0)
+    alphabet = {byte: byte_bpe.token_to_id(piece) for byte, piece in _byte_pieces().items()}
+    ids = np.array([alphabet[byte] for byte in "ab😀".encode()] + [0] * 8)  # special tokens fill the tail
+    assert tokenizer.tail(ids, 3) == "ab😀"
+    tokenizer = TextTokenizer(metaspace_bpe, eos_token_id=2)
+    run = np.array([metaspace_bpe.token_to_id(f"<0x{byte:02X}>") for byte in ("é" * 20).encode()])
+    for cut in range(4):
+        assert tokenizer.tail(run, 3 + cut).endswith("é" * (3 + cut))

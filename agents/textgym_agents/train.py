@@ -49,7 +49,13 @@ class TrainConfig:
     agent: Any = "ppo"
     """Short name, "module:Name", entry point of the group textgym.agents, or (from Python) an agent class."""
     model: str = "tiny"
-    """"tiny" builds a 2 x 64 GPT-2 shape from its config; else a folder or name of a causal language model."""
+    """"tiny" builds a GPT-2 shape from its config; else a folder or name of a causal language model."""
+    layers: int = 2
+    """Layers of the tiny model; a named one has its own."""
+    width: int = 64
+    """Width of the tiny model."""
+    heads: int = 4
+    """Attention heads of the tiny model."""
     rewards: Literal["tokens", "scalar"] = "tokens"
     """"tokens" releases the task's rewards per token, "scalar" only their sum, on the last token."""
     streams: bool = True
@@ -76,7 +82,7 @@ class TrainConfig:
     """The options of PPO."""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "num_slots", "eval_episodes"):
+        for name in ("updates", "num_slots", "eval_episodes", "layers", "width", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.warmup_steps < 0:
@@ -186,7 +192,8 @@ def build_policy(config: TrainConfig, task: Task, device: str, rank: int = 0) ->
     tokenizer = TextTokenizer(task.tokenizer)
     context_length = task.max_prompt_tokens + (task.max_response_tokens or task.max_new_tokens)
     if config.model == "tiny":
-        lm = tiny_gpt2(tokenizer.vocab_size, context_length, seed=config.seed)
+        shape = {"layers": config.layers, "width": config.width, "heads": config.heads}
+        lm = tiny_gpt2(tokenizer.vocab_size, context_length, seed=config.seed, **shape)
     else:
         lm = load_lm(config.model)
     model = ActorCritic(lm.to(device), tokenizer, context_length)  # type: ignore[arg-type]
