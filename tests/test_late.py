@@ -1,7 +1,9 @@
 """Releases that come later: all of them, once, by episode_id, in every autoreset mode."""
 
+import gc
 import pickle
 import threading
+import time
 import warnings
 
 import gymnasium as gym
@@ -243,3 +245,30 @@ def test_metadata_and_rewards_stay_with_their_episode_however_batches_are_cut_F3
     ids = sorted(release.episode_id for _, release in played)
     assert len(set(ids)) == len(ids)
     envs.close()
+
+
+def test_an_environment_that_nobody_closes_leaves_no_worker(letters):
+    before = threading.active_count()
+    _, envs = make(letters)
+    envs.reset(seed=0)
+    assert threading.active_count() == before + 1
+    del envs
+    gc.collect()
+    for _ in range(200):
+        if threading.active_count() == before:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() == before
+    for options in ({"max_pending": -1}, {"on_reward_error": "zzz"}, {"max_pending": 1.5}):
+        with pytest.raises(ValueError, match="is "):
+            make(letters, **options)
+    assert threading.active_count() == before
+
+
+def test_stepping_after_close_says_so(letters):
+    _, envs = make(letters)
+    envs.reset(seed=0)
+    envs.close()
+    with pytest.raises(gym.error.ClosedEnvironmentError):
+        envs.step(np.ones(4, dtype=int))
+    assert envs.drain() == []

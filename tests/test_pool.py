@@ -4,6 +4,7 @@ import os
 import threading
 import time
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from conftest import build_episode
@@ -55,6 +56,19 @@ def stubborn(episodes, slots):
     raise StubbornError(1, 2)
 
 
+class TwoArgumentsError(Exception):
+    def __init__(self, a, b):
+        super().__init__(f"{a} and {b}")  # pickles, and cannot be built again
+
+
+def two_arguments(episodes, slots):
+    raise TwoArgumentsError(1, 2)
+
+
+def leaves(episodes, slots):
+    raise SystemExit("enough")
+
+
 def jobs(numbers):
     return [Job(i, build_episode("ab", episode_id=number)) for i, number in enumerate(numbers)]
 
@@ -104,7 +118,8 @@ def test_a_worker_that_dies_fails_its_episode_and_is_replaced():
 
 def test_an_answer_that_cannot_be_sent_is_an_error_not_a_silence():
     ((_, error),) = outcomes(RewardPool(stubborn, 1, "process"), [1]).values()
-    assert "cannot be sent" in str(error)
+    assert "the reward worker raised StubbornError: 1" in str(error)
+    assert "in stubborn" in str(error)  # where it was raised
 
 
 def test_one_call_takes_what_has_gathered_and_workers_share_it():
@@ -151,7 +166,7 @@ def test_waiting_stops_as_soon_as_few_enough_are_unfinished():
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="allowed are 'thread' and 'process'"):
         RewardPool(plain, 1, "fiber")
-    with pytest.raises(ValueError, match="must be above 0 seconds"):
+    with pytest.raises(ValueError, match="give seconds above 0"):
         RewardPool(plain, 1, timeout=0)
 
 
@@ -163,4 +178,51 @@ def test_a_time_limit_is_seen_without_waiting_for_it():
         time.sleep(0.01)
         taken = pool.take()
     assert isinstance(taken[0].error, TimeoutError)
+    pool.close()
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_what_would_end_a_thread_silently_is_an_error_of_the_call(kind):
+    ((_, error),) = outcomes(RewardPool(leaves, 1, kind), [1]).values()
+    assert "raised SystemExit: enough" in str(error)
+
+
+def test_an_error_that_cannot_be_built_again_arrives_with_its_text():
+    ((_, error),) = outcomes(RewardPool(two_arguments, 1, "process"), [1]).values()
+    assert "the reward worker raised TwoArgumentsError: 1 and 2" in str(error)
+
+
+def test_a_process_that_died_while_idle_costs_no_episode():
+    pool = RewardPool(plain, 1, "process")
+    for number in (1, 2):
+        pool.submit(jobs([number]))
+        pool.wait(0)
+        ((_, release, error),) = pool.take()
+        assert (release.episode_id, error) == (number, None)
+        process = pool._workers[0].process
+        process.kill()
+        process.join()
+    pool.close()
+
+
+def test_what_cannot_be_sent_to_a_process_is_refused_before_one_is_hired():
+    before = threading.active_count()
+    with pytest.raises(ValueError, match=r"cannot be sent to a process .*\(no lambda"):
+        RewardPool(lambda episodes, slots: [], 1, "process")
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("workers", "timeout"), [(-1, None), (1.5, None), (True, None), (1, float("inf")), (1, "3"), (1, -1)])
+def test_options_of_a_wrong_kind_are_named(workers, timeout):
+    with pytest.raises(ValueError, match="reward_"):
+        RewardPool(plain, workers, timeout=timeout)
+
+
+def test_a_closed_pool_takes_nothing_and_waits_for_nothing():
+    pool = RewardPool(slow_seven, 1)
+    pool.submit(jobs([7, 7]))
+    pool.close()
+    pool.wait(0)
+    with pytest.raises(gym.error.ClosedEnvironmentError):
+        pool.submit(jobs([1]))
     pool.close()

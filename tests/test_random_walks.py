@@ -62,7 +62,7 @@ def test_a_shortest_walk_is_worth_1_and_each_extra_node_costs_its_share(walks):
 
 def test_moves_are_judged_by_the_nodes_that_they_wasted(walks):
     seen = 0
-    for start, wrong in np.argwhere(walks.edges[1:]) + [1, 0]:
+    for start, wrong in np.add(np.argwhere(walks.edges[1:]), [1, 0]):
         wasted = 1 + int(walks.distance[wrong] - walks.distance[start])
         walk = shortest(walks, int(wrong))
         if wasted == 0 or len(walk) > 9:

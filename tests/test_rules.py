@@ -6,6 +6,8 @@ from test_env import make, write, zeros
 
 import textgym
 from textgym import Prompt, PromptTask, Span, Task
+from textgym.probes import play_demonstrations
+from textgym.rules import Rules
 
 
 def test_stop_string_ends_at_the_token_that_completes_it_and_stays_F24():
@@ -208,3 +210,43 @@ def test_limits_and_stops_of_turns_need_a_reply(letters):
         textgym.TextGenEnv(PromptTask(["a"], letters, zeros, max_response_tokens=3))
     with pytest.raises(ValueError, match="turn_stop has '</s>'"):
         textgym.TextGenEnv(chat(letters, [], turn_stop=["</s>"]))
+
+
+@pytest.mark.parametrize(("options", "response", "written"), [
+    ({}, "bc", "bc|"),
+    ({"stop": ["c"]}, "bc", "bc"),
+    ({"max_new_tokens": 2}, "bc", "bc"),
+    ({"reply": True}, ["b", "hh", "c"], "b|hhc|"),
+    ({"reply": True, "turn_stop": ["."]}, ["b.", "hh", "c"], "b.hhc|"),
+    ({"reply": True, "max_turn_tokens": 2}, ["bb", "hh", "c"], "bbhhc|"),
+    ({"ended": True}, "bc", "bc"),
+])  # fmt: skip
+def test_demonstrations_are_closed_as_the_environment_would_close_them(letters, options, response, written):
+    options = {"max_new_tokens": 6, **options}
+    if options.pop("reply", False):
+        options |= {"reply_fn": lambda episode: "hh" if episode.turns.max() < 1 else None, "max_response_tokens": 12}
+    ended = options.pop("ended", False)
+    task = PromptTask(["a"], letters, zeros, demonstrations=[("a", response)], **options)
+    if ended:
+        task.ended = lambda prompt, ids: len(ids) == 2
+    rules = Rules(task)
+    ids, agent_mask = rules.demonstration(Prompt("a", np.array([2])), response)
+    assert "".join("|" if i == 1 else letters.piece(i) for i in ids) == written
+    assert agent_mask.tolist() == [character != "h" for character in written]
+    play_demonstrations(rules, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_stop_strings_are_found_exactly_where_the_text_first_holds_them(metaspace_bpe, byte_bpe, seed):
+    rng = np.random.default_rng(seed)
+    for backend, eos in ((metaspace_bpe, 2), (byte_bpe, 0)):
+        tokenizer = textgym.TextTokenizer(backend, eos_token_id=eos)
+        usual = [i for i in range(len(tokenizer)) if i not in tokenizer.special_ids and "\ufffd" not in tokenizer.decode([i])]
+        ids = rng.choice(usual, size=60)
+        whole = tokenizer.decode(ids)
+        start = int(rng.integers(len(whole) - 3))
+        stop = whole[start : start + int(rng.integers(1, 4))]
+        rules = Rules(PromptTask(["a"], tokenizer, zeros, stop=[stop], max_new_tokens=70))
+        prompt = Prompt("", np.array([eos]))
+        found = next(n for n in range(1, 61) if rules.stop_table[ids[n - 1]] and rules.ending(prompt, ids[:n]))
+        assert found == next(n for n in range(1, 61) if stop in tokenizer.decode(ids[:n]))

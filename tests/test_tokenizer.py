@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from textgym import TextTokenizer, symbol_tokenizer
@@ -232,3 +232,24 @@ def test_the_tail_does_not_begin_within_a_character_or_a_run_of_bytes(byte_bpe, 
     run = np.array([metaspace_bpe.token_to_id(f"<0x{byte:02X}>") for byte in ("é" * 20).encode()])
     for cut in range(4):
         assert tokenizer.tail(run, 3 + cut).endswith("é" * (3 + cut))
+
+
+def test_a_space_that_the_decoder_drops_belongs_to_nobody_F25(metaspace_bpe):
+    tokenizer = TextTokenizer(metaspace_bpe, eos_token_id=2)
+    space, e = metaspace_bpe.token_to_id("<0x20>"), metaspace_bpe.token_to_id("e")
+    assert tokenizer.offsets([space])[1].tolist() == [[0, 0]]
+    assert hold(tokenizer, [space, e]) == ["", "e"]
+    assert hold(tokenizer, [space, space, e]) == ["", " ", "e"]
+    assert hold(tokenizer, [e, space, e]) == ["e", " ", "e"]
+
+
+def test_replacement_characters_after_a_space_are_held_inside_a_text_F25():
+    pieces = {"</s>": 0, "a": 1, "\u2581\ufffd": 2, "\ufffd": 3, "\u2581": 4}
+    backend = Tokenizer(models.WordLevel(pieces))
+    backend.add_special_tokens(["</s>"])
+    backend.decoder = decoders.Metaspace(prepend_scheme="first")
+    tokenizer = TextTokenizer(backend, eos_token_id=0)
+    assert hold(tokenizer, [1, 1, 2]) == ["a", "a", " \ufffd"]
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        check_offsets(tokenizer, rng.integers(5, size=8).tolist())

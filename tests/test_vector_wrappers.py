@@ -503,3 +503,35 @@ def test_whoever_owes_nothing_hands_out_nothing(letters):
     native = gym.make_vec("TextGen-v0", num_envs=2)
     between = gym.wrappers.vector.TransformReward(native, lambda reward: reward)
     assert RecordEpisodeStatistics(TransformTokenRewards(between, Scale(2.0))).drain() == []
+
+
+def test_a_late_release_that_cannot_be_rewritten_does_not_cost_the_others(letters):
+    def fussy(token_rewards):
+        if len(token_rewards) == 3:
+            raise ZeroDivisionError("three")
+        return token_rewards
+
+    task = PromptTask(["a"], letters, lambda episodes: [1.0] * len(episodes), max_new_tokens=4)
+    envs = TransformTokenRewards(textgym.TextGenVectorEnv(4, task, reward_workers=1), fussy)
+    envs.reset(seed=0)
+    rng = np.random.default_rng(0)
+    started, seen, failed = 0, [], 0
+    for _ in range(60):
+        try:
+            infos = envs.step(random_actions(rng, 4, len(letters)))[4]
+        except ZeroDivisionError:
+            failed += 1
+            continue
+        seen += [release.episode_id for release in releases(infos)]
+        started += len(endings(infos))
+    for _ in range(100):
+        try:
+            seen += [release.episode_id for release in envs.drain()]
+            break
+        except ZeroDivisionError:
+            failed += 1
+    assert failed > 3
+    assert len(seen) == len(set(seen)) > 20
+    counts = {release.num_tokens for release in envs.drain()}
+    assert counts == set()
+    envs.close()

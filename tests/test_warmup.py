@@ -5,6 +5,7 @@ from textgym_agents import ActorCritic, warm_up
 from textgym_agents.warmup import _batch
 
 from textgym import Prompt, PromptTask
+from textgym.rules import Rules
 
 
 def prepare(letters, demonstrations, **kwargs):
@@ -33,7 +34,7 @@ def test_the_same_seed_draws_the_same_demonstrations(letters):
 def test_demonstrations_that_do_not_fit_are_named(letters):
     model, task = prepare(letters, [("a", "bcdefg")], max_new_tokens=4)
     with pytest.raises(
-        ValueError, match="demonstration has 7 tokens with its end, 7 of them the agent's, but max_new_tokens is 4"
+        ValueError, match="demonstration has 6 tokens with its end, 6 of them the agent's, but max_new_tokens is 4"
     ):
         warm_up(model, task, steps=1)
     model, task = prepare(letters, [("abab", "b")], max_prompt_tokens=2)
@@ -57,9 +58,9 @@ def test_replies_in_demonstrations_are_not_learned(letters):
         ["a"], letters, lambda e: [0.0], reply_fn=lambda e: None, turn_stop=["."], max_new_tokens=5, max_response_tokens=9
     )
     examples = [(Prompt("a"), ["b.", "cc", "d"]), (Prompt("a"), "b.")]
-    ids, prompt_lengths, mask = _batch(examples, letters, task)
+    ids, prompt_lengths, mask = _batch(examples, Rules(task))
     assert prompt_lengths.tolist() == [1, 1]
     assert mask.tolist() == [[True, True, False, False, True, True], [True, True, False, False, False, False]]
     assert ids[0].tolist() == [2, 3, 11, 4, 4, 5, 1]  # end-of-text after the last message, which no stop string ends
-    with pytest.raises(ValueError, match="7 of them the agent"):
-        _batch([(Prompt("a"), ["bb.", "c", "ddd"])], letters, task)
+    with pytest.raises(ValueError, match="6 of them the agent"):
+        _batch([(Prompt("a"), ["bb.", "c", "ddd"])], Rules(task))

@@ -78,20 +78,28 @@ class TextGenEnv(gym.Env[Any, Any]):
         self._text: Text | None = None
         self._count = 0
         self._running = False
+        self._uncounted = False  # an episode was begun, and has neither ended nor been given up
+
+    @property
+    def max_new_tokens(self) -> int:
+        """How many tokens the agent may write in one text."""
+        return self.rules.max_new_tokens
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode. ``options={"prompt": text or Prompt}`` asks for a certain prompt.
+        """Start an episode. ``options={"prompt": text or Prompt}`` asks for a certain prompt; a seed restarts the count.
 
         Returns:
             Observation and an empty info.
         """
         super().reset(seed=seed)
         options = check_options(options, ("prompt",))
-        if self._running:
-            self._count += 1  # the running episode is given up; its number is not used again
+        if self._uncounted:
+            self._count += 1  # the episode is given up; its number is not used again
+        if seed is not None:
+            self._count = 0  # the same seed gives the same episodes, numbers included
         prompt = self.rules.prompt(self.np_random, options, group_id=self._count)
         self._text = Text(self.rules, prompt, self._count)
-        self._running = True
+        self._running = self._uncounted = True
         self._shown = None
         self._draw_for_humans()
         return self._observation(), {}
@@ -118,6 +126,7 @@ class TextGenEnv(gym.Env[Any, Any]):
             return self._observation(), 0.0, False, False, {}
         episode = self._text.episode(code)
         self._count += 1
+        self._uncounted = False
         (release,) = self.rules.release([episode], [0])
         info = self.rules.info(episode, release)
         self._shown = (episode, release)

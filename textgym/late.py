@@ -6,36 +6,56 @@ Left out on purpose: threads and clocks, which are ``pool``'s, and the layout of
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
 from textgym.episode import Episode, Release
-from textgym.pool import Job, RewardPool
+from textgym.pool import Job, RewardCall, RewardPool
 
 
 class LateReleases:
     """Outcomes of a reward pool, kept until they are handed out.
 
     Args:
-        pool: rewards the episodes.
+        reward: ``(episodes, slots) -> releases``, what the pool calls.
         num_envs: N.
-        max_pending: how many episodes may wait for their rewards; ``submit`` waits until it is so.
-        on_reward_error: "raise" or "drop".
+        workers: how many calls run at a time.
+        kind: "thread" or "process".
+        timeout: seconds that one call may take; None: no limit.
+        max_pending: how many episodes may wait for their rewards; ``submit`` waits until it is so. None: 4 N.
+        on_error: "raise" or "drop".
+
+    Raises:
+        ValueError: an argument is not allowed; no worker was hired then.
     """
 
-    def __init__(self, pool: RewardPool, num_envs: int, max_pending: int, on_reward_error: Literal["raise", "drop"]) -> None:
-        if on_reward_error not in ("raise", "drop"):
-            raise ValueError(f"on_reward_error is {on_reward_error!r}; allowed are 'raise' and 'drop'")
-        if max_pending < 0:
-            raise ValueError(f"max_pending is {max_pending}; it must be at least 0")
-        self._pool = pool
-        self._max_pending = max_pending
-        self._drops = on_reward_error == "drop"
+    def __init__(
+        self,
+        reward: RewardCall,
+        num_envs: int,
+        *,
+        workers: int,
+        kind: Literal["thread", "process"] = "thread",
+        timeout: float | None = None,
+        max_pending: int | None = None,
+        on_error: Literal["raise", "drop"] = "raise",
+    ) -> None:
+        if on_error not in ("raise", "drop"):
+            raise ValueError(f"on_reward_error is {on_error!r}; allowed are 'raise' and 'drop'")
+        bound = 4 * num_envs if max_pending is None else max_pending
+        if isinstance(bound, bool) or not isinstance(bound, int) or bound < 0:
+            raise ValueError(f"max_pending is {max_pending!r}; give a whole number of at least 0")
+        self._max_pending = bound
+        self._drops = on_error == "drop"
         self._due: list[deque[tuple[Episode, Release]]] = [deque() for _ in range(num_envs)]
         self._failed: deque[Exception] = deque()
         self._dropped: list[deque[int]] = [deque() for _ in range(num_envs)]
         self.num_dropped = 0
+        self._pool = RewardPool(reward, workers, kind, timeout)
+        # An environment that nobody closes is collected, or lives to the end of the interpreter: its workers are not left over.
+        weakref.finalize(self, self._pool.close)
 
     @property
     def num_due(self) -> int:

@@ -7,7 +7,6 @@ repeated with each of its episodes alone, so that only those fail that fail alon
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import threading
 import time
@@ -17,9 +16,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
+import gymnasium as gym
+
 from textgym.episode import Episode, Release, read_only
+
+_START_LIMIT = 60.0  # seconds for a process to import what the task needs
+_LONGEST_TIMEOUT = 1e6  # what the clock of a lock can wait for
 
 RewardCall: TypeAlias = Callable[[Sequence[Episode], Sequence[int]], list[Release]]
 
@@ -67,10 +72,14 @@ class RewardPool:
     def __init__(
         self, reward: RewardCall, workers: int, kind: Literal["thread", "process"] = "thread", timeout: float | None = None
     ) -> None:
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise ValueError(f"reward_workers is {workers!r}; give a whole number, 0 for rewards in the step itself")
         if kind not in ("thread", "process"):
             raise ValueError(f"reward_worker_kind is {kind!r}; allowed are 'thread' and 'process'")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"reward_timeout is {timeout}; it must be above 0 seconds, or None")
+        if timeout is not None and (not isinstance(timeout, int | float) or not 0 < timeout <= _LONGEST_TIMEOUT):
+            raise ValueError(f"reward_timeout is {timeout!r}; give seconds above 0 and at most {_LONGEST_TIMEOUT:g}, or None")
+        if kind == "process":
+            _check_picklable(reward)
         self._reward = reward
         self._kind = kind
         self._timeout = timeout
@@ -94,6 +103,8 @@ class RewardPool:
     def submit(self, jobs: Sequence[Job]) -> None:
         """Put jobs into the queue."""
         with self._changed:
+            if self._closed:
+                raise gym.error.ClosedEnvironmentError("the environment is closed; its reward workers are gone")
             self._queue.extend(jobs)
             self._unfinished += len(jobs)
             self._changed.notify_all()
@@ -122,6 +133,7 @@ class RewardPool:
         with self._changed:
             self._closed = True
             self._queue.clear()
+            self._unfinished = 0
             for worker in self._workers:
                 worker.abandoned = True
                 _stop(worker)
@@ -158,8 +170,6 @@ class RewardPool:
     def _work(self, worker: _Worker) -> None:
         """Run calls until the pool is closed or the worker abandoned."""
         while True:
-            if self._kind == "process" and not self._ready_process(worker):
-                return
             with self._changed:
                 while not self._queue and not worker.abandoned:
                     self._changed.wait()
@@ -167,23 +177,34 @@ class RewardPool:
                     return
                 worker.call = self._next_call()
                 worker.busy = True
-                if self._timeout is not None:
-                    worker.deadline = time.monotonic() + self._timeout
             episodes, slots = [job.episode for job in worker.call], [job.slot for job in worker.call]
+            releases: list[Release] = []
+            error: Exception | None = None
             try:
-                releases: list[Release] | None = self._call(worker, episodes, slots)
-                error = None
+                self._begin(worker)
+                releases = self._call(worker, episodes, slots)
             except Exception as raised:
-                releases, error = None, raised
+                error = raised
+            except BaseException as raised:  # sys.exit() in a reward, say: it ends a thread, and nobody would know
+                error = RuntimeError(f"the reward raised {type(raised).__name__}: {raised}")
+                error.__cause__ = raised
             with self._changed:
                 if worker.abandoned:
                     return
                 worker.busy, worker.deadline = False, float("inf")
-                if releases is not None:
+                if error is None:
                     self._finish([Outcome(job, done, None) for job, done in zip(worker.call, releases, strict=True)])
-                elif error is not None:
+                else:
                     self._fail(worker.call, error)
                 self._changed.notify_all()
+
+    def _begin(self, worker: _Worker) -> None:
+        """Start the worker's process where it has none that lives, then the clock: a start is no reward time."""
+        if self._kind == "process" and (worker.process is None or not worker.process.is_alive()):
+            self._start_process(worker)
+        with self._changed:
+            if self._timeout is not None and not worker.abandoned:
+                worker.deadline = time.monotonic() + self._timeout
 
     def _next_call(self) -> list[Job]:
         """Take this worker's share of what waits: one call may cost the same for one episode as for many."""
@@ -213,23 +234,36 @@ class RewardPool:
             raise answer
         return [_frozen(release) for release in answer]
 
-    def _ready_process(self, worker: _Worker) -> bool:
-        """Start the worker's process where it has none; its start does not count as reward time."""
-        if worker.process is not None and worker.process.is_alive():
-            return True
+    def _start_process(self, worker: _Worker) -> None:
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
         process = spawn.Process(target=_serve, args=(theirs, self._reward), daemon=True, name="textgym-reward")
-        process.start()
-        theirs.close()
         with self._changed:
-            worker.process, worker.connection = process, ours
             if worker.abandoned:
-                _stop(worker)
-                return False
-        with contextlib.suppress(EOFError, OSError):  # the first call finds out
-            ours.recv()
-        return True
+                raise RuntimeError("the environment was closed")
+            process.start()
+            worker.process, worker.connection = process, ours
+        theirs.close()
+        try:
+            started = ours.poll(_START_LIMIT) and ours.recv()
+        except (EOFError, OSError):
+            started = False
+        if not started:
+            _stop(worker)
+            raise RuntimeError(
+                f"the reward worker's process did not start (exit code {process.exitcode}); its task must be importable "
+                'there, and a script needs the guard if __name__ == "__main__"'
+            )
+
+
+def _check_picklable(reward: RewardCall) -> None:
+    try:
+        ForkingPickler.dumps(reward)
+    except Exception as error:
+        raise ValueError(
+            f"the task cannot be sent to a process ({error}); give functions that are defined at the top of a module (no "
+            'lambda, no closure), or use reward_worker_kind="thread"'
+        ) from error
 
 
 def _serve(connection: Connection, reward: RewardCall) -> None:
@@ -242,13 +276,25 @@ def _serve(connection: Connection, reward: RewardCall) -> None:
             return
         try:
             answer: list[Release] | Exception = reward([_frozen(episode) for episode in episodes], slots)
-        except Exception as error:
-            error.add_note("in the reward worker:\n" + traceback.format_exc())
-            answer = error
+        except BaseException as error:
+            answer = _sendable(error)
         try:
             connection.send(answer)
         except Exception as error:  # what cannot be pickled
             connection.send(RuntimeError(f"the reward worker's answer {answer!r} cannot be sent: {error}"))
+
+
+def _sendable(error: BaseException) -> Exception:
+    """Give an error that arrives at the other end of a pipe as what it is, or as one that says what it was."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        if isinstance(error, Exception):
+            error.add_note("in the reward worker:\n" + text)
+            ForkingPickler.loads(ForkingPickler.dumps(error))  # type: ignore[attr-defined]
+            return error
+    except Exception:
+        pass  # it cannot be pickled, or not be built again
+    return RuntimeError(f"the reward worker raised {type(error).__name__}: {error}\n{text}")
 
 
 _Frozen = TypeVar("_Frozen", Episode, Release)

@@ -67,7 +67,12 @@ def play_texts(rules: Rules, texts: Sequence[str]) -> list[Sampled]:
     """Play given texts, each closed by end-of-text where nothing ended it before."""
     rng = np.random.default_rng(0)
     prompts = [rules.prompt(rng, {}, number) for number in range(len(texts))]
-    return [_replay(rules, prompt, rules.tokenizer.encode(text).tolist()) for prompt, text in zip(prompts, texts, strict=True)]
+    out = []
+    for prompt, text in zip(prompts, texts, strict=True):
+        out.append(_replay(rules, prompt, rules.tokenizer.encode(text).tolist()))
+        written = out[-1].episode.text
+        assert rules.has_turns or written == text, f"the text {text!r} ends as {written!r}; shorten it or raise max_new_tokens"
+    return out
 
 
 def play_demonstrations(rules: Rules, seed: int, count: int = 16) -> list[Sampled]:
@@ -78,17 +83,13 @@ def play_demonstrations(rules: Rules, seed: int, count: int = 16) -> list[Sample
     """
     out = []
     for prompt, response in rules.task.demonstrations(np.random.default_rng(seed), count):
-        messages = [response] if isinstance(response, str) else list(response)
-        actions = [token for message in messages[::2] for token in rules.tokenizer.encode(message).tolist()]
-        full = len(actions) == rules.max_new_tokens
-        if not full and not any(stop in messages[-1] for stop in (*rules.task.stop, *rules.task.turn_stop)):
-            actions.append(rules.eos_token_id)
         given = rules.prompt(np.random.default_rng(seed), {"prompt": prompt}, 0)
-        played = _replay(rules, given, actions)
+        ids, agent_mask = rules.demonstration(given, response)
+        played = _replay(rules, given, ids[agent_mask].tolist())
         episode = played.episode
-        assert played.actions == actions and episode.text == "".join(messages) and (full or episode.ended_by != "length"), (
-            f"the demonstration {messages} was played as {episode.text!r}, ended by {episode.ended_by}; they are whole "
-            "responses, closed by end-of-text, a stop string or the length limit, with the replies that the task would give"
+        assert np.array_equal(episode.ids, ids) and np.array_equal(episode.agent_mask, agent_mask), (
+            f"the demonstration {response!r} was played as {episode.text!r}, ended by {episode.ended_by}; they are whole "
+            "responses, as they end by end-of-text, a stop string, a limit or the task, with the replies that it would give"
         )
         out.append(played)
     return out

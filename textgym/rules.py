@@ -147,8 +147,9 @@ class Rules:
         """
         if self._stops:
             # The last token completed it, or an earlier look would have found it: older text need not be read again.
-            reach = max(len(stop) for stop, _ in self._stops) + len(self.tokenizer.piece(ids[-1]))
-            text = self.tokenizer.tail(ids, reach, start=replies[-1][1] if replies else 0)
+            last = max(len(self.tokenizer.piece(ids[-1])), len(self.tokenizer.decode(ids[-1:])) + 1)
+            reach = max(len(stop) for stop, _ in self._stops) + last
+            text = self.tokenizer.tail(ids, reach, start=replies[-1][1] if replies else 0)[-reach:]
             for stop, code in self._stops:
                 if stop in text:
                     return code
@@ -215,6 +216,31 @@ class Rules:
             ended_by=ENDED_BY[code],
             episode_id=episode_id,
         )
+
+    def demonstration(self, prompt: Prompt, response: str | Sequence[str]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Encode a demonstrated response as an agent would have written it; see ``Task.demonstrations``.
+
+        End-of-text closes every message of the agent that nothing else ends: no stop string, no limit, not the task.
+
+        Returns:
+            ids int64 (T,) and agent mask bool (T,).
+        """
+        ids, agent_mask = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
+        for turn, text in enumerate([response] if isinstance(response, str) else response):
+            message = self.tokenizer.encode(text)
+            ids = np.append(ids, message)
+            agent_mask = np.append(agent_mask, np.full(len(message), turn % 2 == 0))
+            if turn % 2 == 0 and not self._closes(prompt, text, len(message), ids, int(agent_mask.sum())):
+                ids, agent_mask = np.append(ids, self.eos_token_id), np.append(agent_mask, True)
+        return ids, agent_mask
+
+    def _closes(self, prompt: Prompt, text: str, count: int, ids: npt.NDArray[np.int64], written: int) -> bool:
+        """Whether a message of ``count`` tokens ends its turn without end-of-text; the agent has ``written`` so many."""
+        if any(stop in text for stop, _ in self._stops) or written >= self.max_new_tokens:
+            return True
+        if self.max_turn_tokens is not None and count >= self.max_turn_tokens:
+            return True
+        return self._asks_task and len(ids) > 0 and bool(self.task.ended(prompt, ids))
 
     def release(self, episodes: Sequence[Episode], slots: Sequence[int]) -> list[Release]:
         """Reward finished episodes: the one way from texts to token rewards.

@@ -28,8 +28,8 @@ def refuse_time_limits(env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, A
             for single in host.envs:
                 refuse_time_limits(single)
         elif isinstance(host, gym.vector.AsyncVectorEnv):
-            for limit, rules in zip(host.get_attr("_max_episode_steps"), host.get_attr("rules"), strict=True):
-                _refuse([] if limit is None else [limit], rules.max_new_tokens)
+            for limit, own in zip(host.get_attr("_max_episode_steps"), host.get_attr("max_new_tokens"), strict=True):
+                _refuse([] if limit is None else [limit], own)
         return
     limits = []
     layer: Any = env
@@ -37,7 +37,7 @@ def refuse_time_limits(env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, A
         if isinstance(layer, TimeLimit):
             limits.append(layer._max_episode_steps)
         layer = layer.env
-    _refuse(limits, layer.rules.max_new_tokens)
+    _refuse(limits, layer.max_new_tokens)
 
 
 def _refuse(limits: list[int], own: int) -> None:

@@ -190,9 +190,13 @@ class TextTokenizer:
         split = ~whole[tokens]
         for begin, end in _runs(split) if split.any() else ():
             run = tokens[begin:end].tolist()
-            part = self.decode([anchor, *run])[len(first[anchor]) :] if begin else self.decode(run)
+            # Inside a text a run reads as it does after another token.
+            before = [anchor] if begin else []
+            skip = len(first[anchor]) if begin else 0
+            whole_part = self.decode([*before, *run])
+            part = whole_part[skip:]
             at = int(ends[begin - 1]) if begin else 0
-            held = self._offsets_by_prefix(run, part) + at
+            held = self._offsets_by_prefix([*before, *run], whole_part)[len(before) :] - skip + at
             shift = at + len(part) - int(ends[end - 1])
             starts[begin:end], ends[begin:end] = held[:, 0], held[:, 1]
             starts[end:] += shift
@@ -253,13 +257,17 @@ class TextTokenizer:
             character = np.cumsum(lead) - 1
         except UnicodeDecodeError:
             character = np.arange(len(data))
-        held = iter(character.tolist())
+        # Some decoders drop a space at the beginning of a text: the bytes that made it hold nothing.
+        shown = len(self.decode([tokens[i] for i in run])) if start == 0 else int(character[-1]) + 1
+        dropped = int(character[-1]) + 1 - shown
+        held = iter((character - dropped).tolist())
         for i in run:
             if tokens[i] in self.special_ids:
                 offsets[i] = offsets[i - 1, 1]
             else:
-                offsets[i] = start + next(held) + np.array([0, 1])
-        return end, start + int(character[-1]) + 1
+                at = next(held)
+                offsets[i] = start + max(at, 0), start + max(at + 1, 0)
+        return end, start + shown
 
     def may_complete(self, stops: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Mark the tokens whose text can hold the last character of one of ``stops``. Returns bool (V,).

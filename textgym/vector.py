@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 from textgym.episode import Episode, Prompt, Release
 from textgym.info import batch_infos
 from textgym.late import LateReleases
-from textgym.pool import Job, RewardPool
+from textgym.pool import Job
 from textgym.render import RENDER_FPS, Renderer
 from textgym.rules import EOS, RUNNING, TURN_ENDS, Rules, check_options, episode_return
 from textgym.seeds import SlotGenerators
@@ -117,11 +117,11 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._broken = False
         self._idle = np.ones(num_envs, dtype=np.bool_)  # slots in which no episode runs
         self._kept: list[tuple[Episode, Release]] | None = [] if keep_episodes else None
-        if reward_workers:
-            pool = RewardPool(self.rules.release, reward_workers, reward_worker_kind, reward_timeout)
-            self._late = LateReleases(pool, num_envs, 4 * num_envs if max_pending is None else max_pending, on_reward_error)
-        elif reward_timeout is not None or max_pending is not None:
-            raise ValueError("reward_timeout and max_pending are the workers'; give reward_workers=1 or more with them")
+        late = {"kind": reward_worker_kind, "timeout": reward_timeout, "max_pending": max_pending, "on_error": on_reward_error}
+        if reward_workers != 0:
+            self._late = LateReleases(self.rules.release, num_envs, workers=reward_workers, **late)
+        elif late != {"kind": "thread", "timeout": None, "max_pending": None, "on_error": "raise"}:
+            raise ValueError(f"{late} are options of reward workers; give reward_workers=1 or more with them")
 
     @property
     def response_lengths(self) -> npt.NDArray[np.int64]:

@@ -31,30 +31,55 @@ class TransformTokenRewards(gym.vector.VectorWrapper):
         super().__init__(env)
         self.transform = transform
         self.account = account_name(transform, account)
+        self._kept: list[Release] = []  # rewritten, and still due: another one in their step could not be
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step, and rewrite what is released; raises what ``rewrite`` does."""
         obs, rewards, terminated, truncated, infos = self.env.step(actions)
         before = releases(infos)
+        if "late" in infos or self._kept:
+            return obs, rewards, terminated, truncated, infos | self._rewrite_late(before, infos)
         if not before:
             return obs, rewards, terminated, truncated, infos
         after = [rewrite(item, self.transform, self.account) for item in before]
-        key = "late" if "late" in infos else "final_info" if "final_info" in infos else None
-        source = infos if key is None else infos[key]
-        size = source["token_rewards"].shape[1]
-        changed = batch_infos([(item.slot, release_info(item, size)) for item in after], self.num_envs)
-        source = source | _output(self.env, changed)
-        if key != "late":
-            for old in before:
-                check_sum(float(rewards[old.slot]), old)
-            new = np.asarray(_host(rewards), dtype=np.float64).copy()
-            new[[item.slot for item in after]] = [episode_return(item) for item in after]
-            rewards = _output(self.env, new)
-        return obs, rewards, terminated, truncated, (source if key is None else infos | {key: source})
+        source = infos.get("final_info", infos)
+        changed = self._infos(after, source["token_rewards"].shape[1])
+        for old in before:
+            check_sum(float(rewards[old.slot]), old)
+        paid = np.asarray(_host(rewards), dtype=np.float64).copy()
+        paid[[item.slot for item in after]] = [episode_return(item) for item in after]
+        changed = infos | ({"final_info": source | changed} if "final_info" in infos else changed)
+        return obs, _output(self.env, paid), terminated, truncated, changed
 
     def drain(self) -> list[Release]:
-        """Wait for the releases that are still due, and rewrite them too."""
-        return [rewrite(item, self.transform, self.account) for item in drain(self.env)]
+        """Wait for the releases that are still due, and rewrite them too; raises what ``rewrite`` does and keeps the others."""
+        self._rewrite_all(drain(self.env))
+        kept, self._kept = self._kept, []
+        return kept
+
+    def _rewrite_late(self, before: list[Release], infos: dict[str, Any]) -> dict[str, Any]:
+        """Rewrite late releases; one per slot is handed out in a step."""
+        self._rewrite_all(before)
+        now = list({item.slot: item for item in reversed(self._kept)}.values())[::-1]
+        self._kept = [item for item in self._kept if not any(item is given for given in now)]
+        now.sort(key=lambda item: item.slot)
+        native: Any = self.env.unwrapped
+        late = infos.get("late", {}) | self._infos(now, native.rules.max_response_tokens)
+        return {"late": late, "_late": late["_token_rewards"]}
+
+    def _rewrite_all(self, before: list[Release]) -> None:
+        """Rewrite what can be, then raise the first error: one release that cannot be rewritten does not cost the others."""
+        errors = []
+        for item in before:
+            try:
+                self._kept.append(rewrite(item, self.transform, self.account))
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _infos(self, released: list[Release], size: int) -> dict[str, Any]:
+        return _output(self.env, batch_infos([(item.slot, release_info(item, size)) for item in released], self.num_envs))
 
 
 class RecordEpisodeStatistics(gym.vector.VectorWrapper):

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from textgym import Task, TextTokenizer
+from textgym import Task
+from textgym.rules import Rules
 from textgym.task import Demonstration, check_room, encode_prompt
 from textgym_agents.losses import masked_mean
 from textgym_agents.model import ActorCritic
@@ -45,6 +46,7 @@ def warm_up(
         ValueError: the task has no demonstrations, or one does not fit.
     """
     rng = np.random.default_rng(seed)
+    rules = Rules(task)
     optimizer = torch.optim.AdamW(model.lm.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-2, total_iters=max(1, steps))
     loss = torch.tensor(float("nan"))
@@ -52,7 +54,7 @@ def warm_up(
         examples = task.demonstrations(rng, batch)
         if not examples:
             raise ValueError(f"{type(task).__name__} has no demonstrations to warm up on; set the warm-up steps to 0")
-        ids, prompt_lengths, mask = (tensor.to(model.lm.device) for tensor in _batch(examples, model.tokenizer, task))
+        ids, prompt_lengths, mask = (tensor.to(model.lm.device) for tensor in _batch(examples, rules))
         logprobs, _, _ = model(ids, prompt_lengths, mask)
         loss = -masked_mean(logprobs, mask)
         optimizer.zero_grad(set_to_none=True)
@@ -65,27 +67,18 @@ def warm_up(
     return loss.item()
 
 
-def _batch(
-    examples: Sequence[Demonstration], tokenizer: TextTokenizer, task: Task
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _batch(examples: Sequence[Demonstration], rules: Rules) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     rows, masks, prompt_lengths = [], [], []
     for prompt, text in examples:
-        encoded = encode_prompt(prompt, tokenizer)
-        check_room(encoded, task.max_prompt_tokens, "demonstration prompt")
-        messages = [tokenizer.encode(message) for message in ([text] if isinstance(text, str) else text)]
-        last = text if isinstance(text, str) else text[-1]
-        stopped = any(stop in last for stop in (*task.stop, *task.turn_stop))
-        full = sum(map(len, messages[::2])) == task.max_new_tokens
-        if not stopped and not full:  # else a stop string or the length limit has ended it already
-            messages[-1] = np.append(messages[-1], tokenizer.eos_token_id)
-        by_agent = np.concatenate([np.full(len(ids), turn % 2 == 0) for turn, ids in enumerate(messages)])
-        room = task.max_response_tokens or task.max_new_tokens
-        if by_agent.sum() > task.max_new_tokens or len(by_agent) > room:
+        encoded = encode_prompt(prompt, rules.tokenizer)
+        check_room(encoded, rules.max_prompt_tokens, "demonstration prompt")
+        response, by_agent = rules.demonstration(encoded, text)
+        if by_agent.sum() > rules.max_new_tokens or len(by_agent) > rules.max_response_tokens:
             raise ValueError(
                 f"demonstration has {len(by_agent)} tokens with its end, {by_agent.sum()} of them the agent's, but "
-                f"max_new_tokens is {task.max_new_tokens} and there is room for {room}: {text!r}"
+                f"max_new_tokens is {rules.max_new_tokens} and there is room for {rules.max_response_tokens}: {text!r}"
             )
-        rows.append(torch.from_numpy(np.concatenate([np.asarray(encoded.ids), *messages])))
+        rows.append(torch.from_numpy(np.concatenate([np.asarray(encoded.ids), response])))
         masks.append(torch.from_numpy(by_agent))
         prompt_lengths.append(len(rows[-1]) - len(by_agent))
     return pad_sequence(rows, batch_first=True), torch.tensor(prompt_lengths), pad_sequence(masks, batch_first=True)
