@@ -4,11 +4,13 @@ import random
 
 import numpy as np
 import pytest
+import torch
 
 import textgym
 from textgym import PromptTask, Span, Task
 from textgym.checks import CheckError, check_assigner, check_rewards, check_task, report_task
 from textgym.credit import Last, Uniform
+from textgym.parts import pay, sentences
 from textgym.tasks import TASKS
 
 
@@ -78,6 +80,65 @@ class GlobalNumpy(Good):
     def rewards(self, episodes):
         np.random.random()  # noqa: NPY002
         return super().rewards(episodes)
+
+
+class Reseeding(Good):
+    def rewards(self, episodes):
+        np.random.seed(0)  # noqa: NPY002
+        return super().rewards(episodes)
+
+
+class GlobalSuccess(Good):
+    def success(self, episode):
+        return random.random() < 2
+
+
+class GlobalTorch(Good):
+    def streams(self, episodes):
+        torch.rand(1)
+        return [np.zeros(len(e.ids), int) for e in episodes]
+
+
+class CountingMetadata(Good):
+    def sample(self, rng):
+        self.calls += 1
+        return textgym.Prompt("a", metadata={"number": self.calls})
+
+
+class Scribbling(Good):
+    def sample(self, rng):
+        return textgym.Prompt("a", metadata={"seen": []})
+
+    def rewards(self, episodes):
+        for episode in episodes:
+            episode.prompt.metadata["seen"].append(1)
+        return super().rewards(episodes)
+
+
+class MoodySuccess(Good):
+    def success(self, episode):
+        self.calls += 1
+        return self.calls % 2 == 0
+
+
+class OwnDemonstrations(Good):
+    def demonstrations(self, rng, count):
+        self.calls += 1
+        return [(textgym.Prompt("a"), "abc"[: 1 + self.calls % 3])] * count
+
+
+class Sentences(Good):
+    """A sentence's stream begins at its first letter; the space before it is nobody's, until it is followed."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokenizer = textgym.symbol_tokenizer(list("ab. "))
+
+    def rewards(self, episodes):
+        return [pay(sentences(e), 1.0, streams=True) for e in episodes]
+
+    def demonstrations(self, rng, count):
+        return [(textgym.Prompt("a"), "a. b b.")] * count
 
 
 class WrongLength(Good):
@@ -190,9 +251,16 @@ class Uncopyable(Good):
     [
         (NoTokenizer, "construction", "tokenizer"),
         (LongPrompt, "construction", "max_prompt_tokens is 4"),
-        (OwnGenerator, "repeatable prompts", "draw from the generator"),
+        (OwnGenerator, "repeatable prompts", "from the generator"),
         (Global, "global random state", "global random state"),
         (GlobalNumpy, "global random state", "global random state"),
+        (Reseeding, "global random state", "seeds global random state"),
+        (GlobalSuccess, "global random state", "global random state"),
+        (GlobalTorch, "global random state", "global random state"),
+        (CountingMetadata, "repeatable prompts", "draw text and metadata"),
+        (Scribbling, "prompts left alone", "prompts are shared"),
+        (MoodySuccess, "verdicts", "function of the text"),
+        (OwnDemonstrations, "demonstrations", "same generator state"),
         (WrongLength, "rewards", "its response has"),
         (Empty, "rewards", "IndexError"),
         (Moody, "repeatable rewards", "otherwise the second time"),
@@ -264,3 +332,51 @@ def test_an_assigner_that_is_not_what_it_declares_is_caught_by_name(assigner, na
     with pytest.raises(CheckError) as error:
         check_assigner(assigner, Good().tokenizer, texts=["abc"])
     assert error.value.names[0] == name
+
+
+def test_right_tasks_of_odd_shapes_pass():
+    class OneToken(Good):
+        max_new_tokens = 1
+
+        def demonstrations(self, rng, count):
+            return [(textgym.Prompt("a"), "b")] * count
+
+    class Pair(Good):
+        def ended(self, prompt, ids):
+            return len(ids) == 2
+
+        def demonstrations(self, rng, count):
+            return [(textgym.Prompt("a"), "ab")] * count
+
+    class Talk(Good):
+        max_response_tokens = 16
+
+        def reply(self, episode):
+            return "c" if episode.turns.max() < 2 else None
+
+        def rewards(self, episodes):
+            return [1.0] * len(episodes)
+
+        def demonstrations(self, rng, count):
+            return [(textgym.Prompt("a"), ["a", "c", "b", "c", "ab"])] * count
+
+    for task in (OneToken, Pair, Talk):
+        check_task(task)
+
+
+def test_given_texts_are_judged_whole_or_the_check_says_that_they_are_not():
+    seen = []
+
+    def long(episodes):
+        seen.extend(len(episode.text) for episode in episodes)
+        return [0.0] * len(episodes)
+
+    check_rewards(long, Good().tokenizer, texts=["a" * 100])
+    assert 100 in seen
+    with pytest.raises(CheckError, match="shorten it or raise max_new_tokens"):
+        check_rewards(long, Good().tokenizer, texts=["a" * 100], max_new_tokens=50)
+
+
+def test_streams_of_sentences_are_not_causal_and_the_check_sees_it():
+    with pytest.raises(CheckError, match="causal_streams = False"):
+        check_task(Sentences)

@@ -245,3 +245,28 @@ def test_after_an_error_of_the_task_a_step_asks_for_a_reset(letters):
         env.step(2)
     with pytest.raises(gym.error.ResetNeeded):
         env.step(2)
+
+
+def test_arguments_of_the_vector_door_are_named_as_such():
+    with pytest.raises(ValueError, match="reward_workers is an argument of the native vector environment"):
+        gym.make("TextGen-v0", reward_workers=1)
+
+
+def test_a_seed_restarts_the_numbers_of_episodes_and_errors_do_not_use_one_twice(letters):
+    def reply(episode):
+        if len(episode.ids) == 2:
+            raise RuntimeError("no answer")
+        return None
+
+    env = textgym.TextGenEnv(textgym.PromptTask(["a"], letters, zeros, reply_fn=reply, max_new_tokens=4))
+    numbers = []
+    for seed in (0, None, 0, None):
+        env.reset(seed=seed)
+        numbers.append(textgym.release(env.step(1)[4]).episode_id)
+    assert numbers == [0, 1, 0, 1]
+    env.reset()
+    env.step(2)
+    with pytest.raises(RuntimeError, match="no answer"):
+        env.step(1)
+    env.reset()
+    assert textgym.release(env.step(1)[4]).episode_id == 3

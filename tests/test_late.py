@@ -165,7 +165,8 @@ def test_dropped_episodes_are_named_and_counted_never_a_silent_zero_F30(letters)
     envs.step(np.array([h, 2]))
     envs.step(np.array([1, 1]))
     envs._late._pool.wait(0)
-    info = envs.step(np.array([2, 2]))[4]
+    with pytest.warns(RuntimeWarning, match="episode 0 is dropped, its reward failed: ZeroDivisionError: bad text"):
+        info = envs.step(np.array([2, 2]))[4]
     assert dropped(info) == [0]
     assert [r.episode_id for r in releases(info)] == [1]
     assert envs.num_dropped == 1
@@ -272,3 +273,13 @@ def test_stepping_after_close_says_so(letters):
     with pytest.raises(gym.error.ClosedEnvironmentError):
         envs.step(np.ones(4, dtype=int))
     assert envs.drain() == []
+
+
+def test_a_reward_function_that_only_does_for_one_episode_is_told_of(letters):
+    task = PromptTask(["a"], letters, lambda episodes: [1.0], max_new_tokens=3)
+    envs = textgym.TextGenVectorEnv(4, task, reward_workers=1)
+    envs.reset(seed=0)
+    envs.step(np.ones(4, dtype=int))
+    with pytest.warns(RuntimeWarning, match=r"none of them alone, .* returned 1 rewards for 4"):
+        assert len(envs.drain()) == 4
+    envs.close()

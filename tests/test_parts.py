@@ -3,6 +3,7 @@ import math
 import pickle
 import random
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textgym import Episode, Prompt, Span, TextTokenizer, resolve
-from textgym.parts import Part, combine, json_field, lines, matches, pay, sentences, share_mass, turns
+from textgym.parts import Part, combine, json_field, lines, matches, pay, pay_turns, sentences, share_mass, turns
 
 
 def held(parts, text: str) -> list[str]:
@@ -716,3 +717,13 @@ def test_a_damaged_json_text_has_a_field_exactly_where_json_reads_it(data, tree,
         part = json_field(build_episode(damaged), *path)
         assert part is not None
         assert json.dumps(json.loads(damaged[part.start : part.end])) == json.dumps(inner)
+
+
+def test_a_turn_without_characters_can_be_paid_on_its_last_token():
+    offsets, mask = [(0, 1), (1, 1), (1, 2), (2, 2), (2, 3)], [True, True, False, True, False]
+    episode = replace(build_episode("abc", offsets, mask), turns=np.array([0, 0, 0, 1, 1]))
+    assert pay_turns(episode, [2.0, -0.5]).tolist() == [0, 2.0, 0, -0.5, 0]
+    (resolved,) = resolve([pay_turns(episode, [2.0, -0.5])], [episode])
+    assert float(resolved.token_rewards.sum()) == 1.5
+    with pytest.raises(ValueError, match="2 turns of the agent and 3 rewards"):
+        pay_turns(episode, [1.0] * 3)

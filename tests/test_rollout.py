@@ -267,7 +267,8 @@ def test_dropped_episodes_are_left_out_of_the_collection(letters):
         2, flaky, autoreset_mode=AutoresetMode.DISABLED, output="torch", reward_workers=1, on_reward_error="drop"
     )
     envs.reset(seed=0)
-    rollout = collect(envs, Scripted([3, 5, 2, 5, 4], 2), 5)
+    with pytest.warns(RuntimeWarning, match="is dropped, its reward failed: RuntimeError: five"):
+        rollout = collect(envs, Scripted([3, 5, 2, 5, 4], 2), 5)
     assert sorted(rollout.num_tokens.tolist()) == [2, 3, 4]
     assert [row.count_nonzero().item() for row in rollout.values] == rollout.num_tokens.tolist()
     assert envs.num_dropped == 2

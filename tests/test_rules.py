@@ -62,7 +62,7 @@ def test_a_reward_function_that_raises_names_the_episode(letters):
     env.reset(seed=0)
     with pytest.raises(ZeroDivisionError) as error:
         write(env, "a")
-    assert "episodes [0]" in error.value.__notes__[0]
+    assert "episodes 0" in error.value.__notes__[0]
 
 
 def test_a_sampled_prompt_that_does_not_fit_is_named_at_reset(letters):

@@ -192,3 +192,19 @@ def test_a_task_with_turns_is_trained_on_with_room_for_its_replies(tmp_path):
     run = train(TrainConfig(out=tmp_path / "run", **{**SMALL, "task": "guess_number", "warmup_steps": 80}))
     assert run.after["guesses"] > 1.5  # first guesses were answered, and the agent went on
     assert run.after["well_formed"] > 0.5
+
+
+def test_a_task_that_cannot_reward_is_found_before_the_warm_up(tmp_path):
+    class Broken(NumberDuel):
+        def rewards(self, episodes):
+            return [None] * len(episodes)
+
+    listener = Listener()
+    with pytest.raises(ValueError, match="reward for episode 0 is None"):
+        train(TrainConfig(out=tmp_path / "run", **{**SMALL, "task": Broken()}), listener)
+    assert listener.phases == []
+
+
+def test_rewards_by_workers_train_the_same_policy(tmp_path):
+    now, late = (train(TrainConfig(out=tmp_path / str(n), reward_workers=n, **SMALL)) for n in (0, 1))
+    assert [now.after[name] for name in ("return", "tokens")] == [late.after[name] for name in ("return", "tokens")]

@@ -166,7 +166,7 @@ def test_a_result_of_another_shape_is_refused_and_names_transform_and_episode(le
     env = TransformTokenRewards(make(letters, [1.0, 2.0, 3.0]), lambda token_rewards: result, "mine")
     play(TransformTokenRewards(env.env, Clip(9)), 3)  # episode 0 goes well
     shape = str(np.shape(result)).replace("(", r"\(").replace(")", r"\)")
-    message = rf"transform 'mine' turned 3 token rewards of episode 1 into an array of shape {shape}; .* shape \(3,\)"
+    message = rf"transform 'mine' turned 3 token rewards of episode 0 into an array of shape {shape}; .* shape \(3,\)"
     with pytest.raises(ValueError, match=message):
         play(env, 3)
 
@@ -264,7 +264,7 @@ def test_large_rewards_that_cancel_raise_no_false_alarm_of_the_ledger(letters):
 
 
 transforms = st.one_of(
-    st.floats(0, 10).map(Clip),
+    st.floats(0.01, 10).map(Clip),
     st.floats(-4, 4).map(Scale),
     st.sampled_from([np.tanh, np.zeros_like, centre, lambda rewards: rewards[::-1], lambda rewards: rewards**2]),
 )
@@ -297,3 +297,20 @@ def test_a_wrapped_environment_is_made_again_from_its_spec():
     again = gym.make(env.spec)
     assert isinstance(again, TransformTokenRewards)
     assert (again.account, again.transform) == ("double", Scale(2.0))
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(limit):
+    with pytest.raises(ValueError, match="finite and above 0"):
+        Clip(limit)
+    if limit != limit or limit > 1:
+        with pytest.raises(ValueError, match="must be finite"):
+            Scale(limit)
+
+
+@pytest.mark.parametrize("transform", [Clip, {"limit": 2.0}, None])
+def test_what_is_no_transform_is_refused_at_construction(transform):
+    with pytest.raises(TypeError, match="give a function"):
+        TransformTokenRewards(gym.make("TextGen-v0"), transform)
+    with pytest.raises(TypeError, match="positional"):
+        Clip(-1.0, 2.0)

@@ -8,7 +8,8 @@ from gymnasium.envs.registration import register
 
 from textgym.env import TextGenEnv
 from textgym.episode import Episode, Prompt, Release, Span
-from textgym.info import release, releases
+from textgym.info import dropped, release, releases
+from textgym.ledger import Ledger
 from textgym.reward_form import RewardForm
 from textgym.rewards import resolve
 from textgym.task import PromptTask, Task, resolve_name, resolve_task
@@ -16,9 +17,12 @@ from textgym.tasks import TASKS
 from textgym.tokenizer import TextTokenizer, symbol_tokenizer
 from textgym.vector import TextGenVectorEnv
 
+from textgym import checks, parts, vector_wrappers, wrappers  # isort: skip (they stand on all of the above)
+
 __version__ = "0.1.0"
 __all__ = [
     "Episode",
+    "Ledger",
     "Prompt",
     "PromptTask",
     "Release",
@@ -28,12 +32,17 @@ __all__ = [
     "TextGenEnv",
     "TextGenVectorEnv",
     "TextTokenizer",
+    "checks",
+    "dropped",
+    "parts",
     "release",
     "releases",
     "resolve",
     "resolve_name",
     "resolve_task",
     "symbol_tokenizer",
+    "vector_wrappers",
+    "wrappers",
 ]
 
 

@@ -27,6 +27,7 @@ from textgym.probes import (
 )
 from textgym.rules import Rules
 from textgym.task import PromptTask
+from textgym.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ def check_rewards(
     Raises:
         CheckError: names each check that failed and says what to do.
     """
+    longest = max((len(TextTokenizer(tokenizer).encode(text)) for text in texts), default=0)
+    options.setdefault("max_new_tokens", max(64, longest + 1))
     rules = Rules(PromptTask(prompts, tokenizer, reward_fn, **options))
     report = _run(REWARD_CHECKS, Probe(rules, 0), lambda: [*play_texts(rules, texts), *play_random(rules, episodes, 0)])
     return _raise_faults(report, getattr(reward_fn, "__name__", type(reward_fn).__name__))
@@ -158,6 +161,8 @@ def _run(checks: dict[str, Callable[[Probe], None]], probe: Probe, play: Callabl
             findings.append(Finding(name, None))
         except Exception as error:
             findings.append(Finding(name, _said(error)))
+            if name == "rewards":
+                break  # everything after it is about rewards too, and would say the same
     releases = _releases(probe)
     paid = sum(float(release.token_rewards.sum(dtype=np.float64)) for release in releases) / max(1, len(releases))
     return Report(findings, Ledger.mean([release.ledger for release in releases]), paid, len(probe.played))

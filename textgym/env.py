@@ -16,6 +16,11 @@ from textgym.render import RENDER_FPS, Renderer
 from textgym.rules import RUNNING, Rules, check_options, episode_return
 from textgym.text import Text
 
+_VECTOR_ONLY = {
+    *("autoreset_mode", "output", "device", "group_size", "keep_episodes", "max_pending", "on_reward_error"),
+    *("reward_workers", "reward_worker_kind", "reward_timeout"),
+}
+
 
 class TextGenEnv(gym.Env[Any, Any]):
     """Generate one text, a token per step, and be paid per token when it is finished.
@@ -69,6 +74,11 @@ class TextGenEnv(gym.Env[Any, Any]):
         render_mode: Literal["human", "ansi", "rgb_array"] | None = None,
         **task_kwargs: Any,
     ) -> None:
+        for name in _VECTOR_ONLY & task_kwargs.keys():
+            raise ValueError(
+                f"{name} is an argument of the native vector environment: gym.make_vec without vectorization_mode "
+                "(Gymnasium's own vector environments take theirs in vector_kwargs)"
+            )
         self.rules = Rules(task, observation=observation, info_text=info_text, **task_kwargs)
         self.observation_space = self.rules.observation_space
         self.action_space = self.rules.action_space

@@ -53,6 +53,7 @@ class LateReleases:
         self._failed: deque[Exception] = deque()
         self._dropped: list[deque[int]] = [deque() for _ in range(num_envs)]
         self.num_dropped = 0
+        self._named: set[type] = set()  # kinds of errors that a warning has named
         self._pool = RewardPool(reward, workers, kind, timeout)
         # An environment that nobody closes is collected, or lives to the end of the interpreter: its workers are not left over.
         weakref.finalize(self, self._pool.close)
@@ -100,13 +101,25 @@ class LateReleases:
             )
         self._pool.close()
 
+    def _warn(self, message: str) -> None:
+        warnings.warn(message, RuntimeWarning, stacklevel=6)
+
     def _sort(self) -> None:
+        for error in self._pool.take_excused():
+            self._warn(
+                f"a reward call failed for several episodes and for none of them alone, which paid them: "
+                f"{type(error).__name__}: {error}; a reward function must do for any number of episodes"
+            )
         for job, release, error in self._pool.take():
             if release is not None:
                 self._due[job.slot].append((job.episode, release))
             elif self._drops:
                 self._dropped[job.slot].append(job.episode.episode_id)
                 self.num_dropped += 1
+                if type(error) not in self._named:  # one of each kind is enough to know why
+                    self._named.add(type(error))
+                    reason = f"{type(error).__name__}: {error}"
+                    self._warn(f"episode {job.episode.episode_id} is dropped, its reward failed: {reason}")
             elif error is not None:
                 error.add_note(f"the reward of episode {job.episode.episode_id} failed; the episode is given up")
                 self._failed.append(error)

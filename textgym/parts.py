@@ -226,6 +226,31 @@ def _overlapped(parts: list[Part], episode: Episode, all_text: bool) -> list[Par
     return [part for part, overlapped in zip(parts, begun > over, strict=True) if overlapped]
 
 
+def pay_turns(episode: Episode, rewards: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Pay the agent's turns, each on its last token: also a turn without characters, which no span can reach.
+
+    Args:
+        episode: the episode whose turns are paid.
+        rewards: one number per turn of the agent, in their order.
+
+    Returns:
+        float64 (T,), as a reward function returns it.
+
+    Raises:
+        ValueError: there is another number of turns.
+    """
+    turns_of_agent = np.where(episode.agent_mask, episode.turns, -1)
+    kinds = [turn for turn in np.unique(turns_of_agent).tolist() if turn >= 0]
+    if len(rewards) != len(kinds):
+        raise ValueError(
+            f"episode {episode.episode_id} has {len(kinds)} turns of the agent and {len(rewards)} rewards; give one each"
+        )
+    paid = np.zeros(len(episode.ids), dtype=np.float64)
+    for turn, reward in zip(kinds, rewards, strict=True):
+        paid[np.flatnonzero(turns_of_agent == turn)[-1]] = reward
+    return paid
+
+
 def pay(
     parts: Sequence[Part], rewards: float | npt.ArrayLike, *, streams: Literal[True] | Sequence[int] | None = None
 ) -> list[Span]:

@@ -29,13 +29,24 @@ _LONGEST_TIMEOUT = 1e6  # what the clock of a lock can wait for
 RewardCall: TypeAlias = Callable[[Sequence[Episode], Sequence[int]], list[Release]]
 
 
+@dataclass(eq=False)
+class FailedCall:
+    """A call for several episodes that failed; each of them is tried again by itself."""
+
+    error: Exception
+    left: int
+    """Episodes that were not tried again yet."""
+    excused: bool = True
+    """None of them failed alone."""
+
+
 class Job(NamedTuple):
     """An ended episode that waits for its rewards."""
 
     slot: int
     episode: Episode
-    alone: bool = False
-    """It was in a call that failed and is tried again by itself."""
+    again: FailedCall | None = None
+    """The call that it was in, where that one failed."""
 
 
 class Outcome(NamedTuple):
@@ -85,6 +96,7 @@ class RewardPool:
         self._timeout = timeout
         self._queue: deque[Job] = deque()
         self._done: deque[Outcome] = deque()
+        self._excused: deque[FailedCall] = deque()
         self._unfinished = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -116,6 +128,13 @@ class RewardPool:
             done = list(self._done)
             self._done.clear()
             return done
+
+    def take_excused(self) -> list[Exception]:
+        """Take the errors of calls that failed for several episodes and for none of them alone."""
+        with self._changed:
+            errors = [failed.error for failed in self._excused]
+            self._excused.clear()
+            return errors
 
     def wait(self, at_most: int) -> None:
         """Wait until at most that many jobs are unfinished."""
@@ -159,11 +178,19 @@ class RewardPool:
     def _fail(self, call: Sequence[Job], error: Exception) -> None:
         """Repeat the jobs of a failed call one by one; a job that was alone has failed."""
         if len(call) > 1:
-            self._queue.extendleft(job._replace(alone=True) for job in reversed(call))
+            failed = FailedCall(error, len(call))
+            self._queue.extendleft(job._replace(again=failed) for job in reversed(call))
         else:
             self._finish([Outcome(call[0], None, error)])
 
     def _finish(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            failed = outcome.job.again
+            if failed is not None:
+                failed.left -= 1
+                failed.excused &= outcome.error is None
+                if failed.left == 0 and failed.excused:
+                    self._excused.append(failed)
         self._done.extend(outcomes)
         self._unfinished -= len(outcomes)
 
@@ -208,12 +235,12 @@ class RewardPool:
 
     def _next_call(self) -> list[Job]:
         """Take this worker's share of what waits: one call may cost the same for one episode as for many."""
-        if self._queue[0].alone:
+        if self._queue[0].again is not None:
             return [self._queue.popleft()]
         idle = sum(not worker.busy for worker in self._workers)
         share = -(-len(self._queue) // idle)
         call: list[Job] = []
-        while self._queue and not self._queue[0].alone and len(call) < share:
+        while self._queue and self._queue[0].again is None and len(call) < share:
             call.append(self._queue.popleft())
         return call
 

@@ -6,7 +6,9 @@ Left out on purpose: what to do about several faults at once; each probe stands 
 from __future__ import annotations
 
 import copy
+import difflib
 import random
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from textgym.episode import Episode, Prompt
 from textgym.info import release, releases
 from textgym.rewards import NonCausalSplitWarning, resolve
 from textgym.rules import EOS, LENGTH, RUNNING, Rules
+from textgym.task import Task
 from textgym.text import Text
 from textgym.vector import TextGenVectorEnv
 
@@ -116,35 +119,67 @@ def _play(rules: Rules, prompt: Prompt, act: Callable[[], int], number: int) -> 
 
 
 def _prompts_are_repeatable(probe: Probe) -> None:
-    def draw() -> list[tuple[str, list[int]]]:
+    def draw() -> list[tuple[str, list[int], str]]:
         rng = np.random.default_rng(probe.seed)
         prompts = [probe.rules.prompt(rng, {}, i) for i in range(16)]
-        return [(prompt.text, np.asarray(prompt.ids).tolist()) for prompt in prompts]
+        return [(prompt.text, np.asarray(prompt.ids).tolist(), repr(dict(prompt.metadata))) for prompt in prompts]
 
-    assert draw() == draw(), (
-        "task.sample gave other prompts for the same generator state; draw from the generator that it is handed, nothing else"
-    )
+    for first, second in zip(draw(), draw(), strict=True):
+        assert first == second, (
+            f"task.sample gave {second} where it had given {first} for the same generator state; draw text and metadata "
+            "from the generator that it is handed, nothing else"
+        )
 
 
 def _global_random_state_is_left_alone(probe: Probe) -> None:
-    def state() -> tuple[Any, Any]:
-        return random.getstate(), str(np.random.get_state(legacy=False))  # noqa: NPY002
+    torch = sys.modules.get("torch")
 
+    def state() -> tuple[Any, ...]:
+        legacy = np.random.get_state(legacy=False)  # noqa: NPY002
+        return random.getstate(), str(legacy), None if torch is None else torch.random.get_rng_state().tolist()
+
+    kept = random.getstate(), np.random.get_state(), None if torch is None else torch.random.get_rng_state()  # noqa: NPY002
+    random.random()  # so that seeding it anew to what it was is seen
+    np.random.random()  # noqa: NPY002
     before = state()
-    task = probe.rules.task
+    task, episodes = probe.rules.task, probe.episodes[:8]
     probe.rules.prompt(np.random.default_rng(probe.seed), {}, 0)
-    task.rewards(probe.episodes)
+    for judge in (task.rewards, task.streams, task.score):
+        judge(episodes)
     task.demonstrations(np.random.default_rng(probe.seed), 2)
-    assert state() == before, (
-        "the task draws from global random state, which its neighbours share; use the generator that sample and demonstrations "
-        "are handed"
+    for sampled in probe.played[:8]:
+        task.success(sampled.episode)
+        _replay(probe.rules, sampled.episode.prompt, sampled.actions)
+    touched = state() != before
+    random.setstate(kept[0])
+    np.random.set_state(kept[1])  # noqa: NPY002
+    if torch is not None:
+        torch.random.set_rng_state(kept[2])
+    assert not touched, (
+        "the task uses or seeds global random state, which its neighbours share; use the generator that sample and "
+        "demonstrations are handed"
     )
 
 
+def _prompts_are_left_alone(probe: Probe) -> None:
+    for sampled in probe.played:
+        before = copy.deepcopy(dict(sampled.episode.prompt.metadata))
+        probe.rules.task.rewards([sampled.episode])
+        after = dict(sampled.episode.prompt.metadata)
+        assert repr(before) == repr(after), (
+            f"task.rewards changed the metadata of its prompt from {before} to {after}; prompts are shared between episodes"
+        )
+
+
 def _rewards_resolve(probe: Probe) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NonCausalSplitWarning)
-        probe.rules.release(probe.episodes, [0] * len(probe.episodes))
+    for episode in probe.episodes:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NonCausalSplitWarning)
+                probe.rules.release([episode], [0])
+        except Exception as error:
+            error.add_note(f"(the text is {episode.text!r}, ended by {episode.ended_by})")
+            raise
 
 
 def _rewards_are_repeatable(probe: Probe) -> None:
@@ -177,16 +212,19 @@ def _streams_are_as_causal_as_declared(probe: Probe) -> None:
         return
     rng = np.random.default_rng(probe.seed)
     for sampled in [sampled for sampled in probe.played if len(sampled.actions) > 1]:
-        kept = int(rng.integers(1, len(sampled.actions)))
-        actions = [*sampled.actions[:kept], *rng.integers(probe.rules.vocab_size, size=64).tolist()]
-        other = _replay(probe.rules, sampled.episode.prompt, actions).episode
-        written = int(np.flatnonzero(sampled.episode.agent_mask)[kept - 1]) + 1
-        first, second = _streams(probe, sampled.episode)[:written], _streams(probe, other)[:written]
-        assert np.array_equal(first, second), (
-            f"{sampled.episode.text!r} and {other.text!r} begin with the same {written} tokens, in streams {first.tolist()} "
-            f"and {second.tolist()}: what comes later decides; set causal_streams = False (agents then want gae_lambda = 1), "
-            "or give streams by what stands before a token"
-        )
+        whole = _streams(probe, sampled.episode)
+        for kept in sorted({int(cut) for cut in rng.integers(1, len(sampled.actions), size=4)}):
+            ends = sampled.actions[:kept]  # end-of-text follows
+            goes_on = [*ends, *rng.integers(probe.rules.vocab_size, size=64).tolist()]
+            written = int(np.flatnonzero(sampled.episode.agent_mask)[kept - 1]) + 1
+            for actions in (ends, goes_on):
+                other = _replay(probe.rules, sampled.episode.prompt, actions).episode
+                first, second = whole[:written], _streams(probe, other)[:written]
+                assert np.array_equal(first, second), (
+                    f"{sampled.episode.text!r} and {other.text!r} begin with the same {written} tokens, in streams "
+                    f"{first.tolist()} and {second.tolist()}: what comes later decides; set causal_streams = False (agents "
+                    "then want gae_lambda = 1), or give streams by what stands before a token"
+                )
 
 
 def _streams(probe: Probe, episode: Episode) -> Any:
@@ -205,14 +243,18 @@ def _endings_are_repeatable(probe: Probe) -> None:
 
 
 def _demonstrations_are_texts_that_the_environment_ends(probe: Probe) -> None:
-    play_demonstrations(probe.rules, probe.seed + 1)
+    first, second = (play_demonstrations(probe.rules, probe.seed) for _ in range(2))
+    assert [sampled.actions for sampled in first] == [sampled.actions for sampled in second], (
+        "task.demonstrations gave others for the same generator state; draw from the generator that it is handed, nothing else"
+    )
 
 
 def _verdicts_are_in_range(probe: Probe) -> None:
     task = probe.rules.task
     for episode in probe.episodes:
-        verdict = task.success(episode)
+        verdict, again = task.success(episode), task.success(episode)
         assert isinstance(verdict, bool | np.bool_), f"task.success gave {verdict!r}; give a bool"
+        assert verdict == again, f"task.success gave {verdict} and {again} for {episode.text!r}; it is a function of the text"
     score = task.score(probe.episodes)
     assert isinstance(score, int | float | np.number) and 0 <= float(score) <= 1, (
         f"task.score gave {score!r} over {len(probe.played)} texts; give a number in [0, 1]"
@@ -258,6 +300,14 @@ def _it_can_be_copied(probe: Probe) -> None:
             f"the task cannot be copied ({error}), which Gymnasium does with arguments of make; give what it holds a "
             "__deepcopy__ that returns itself"
         ) from error
+
+
+def _names_are_spelled_as_they_are_read(probe: Probe) -> None:
+    known = [name for name in dir(Task) if not name.startswith("_")]
+    fixed = {name for name, value in vars(type(probe.rules.task)).items() if not (name.startswith("_") or callable(value))}
+    for name in sorted(fixed - set(known)):
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+        assert not close, f"the task has {name!r}, which nobody reads; did you mean {close[0]!r}?"
 
 
 # --- assigners --------------------------------------------------------------------------------------------------------------
@@ -317,6 +367,7 @@ REWARD_CHECKS: dict[str, Callable[[Probe], None]] = {
     "repeatable rewards": _rewards_are_repeatable,
     "rewards alone as in a batch": _rewards_do_not_depend_on_the_batch,
     "global random state": _global_random_state_is_left_alone,
+    "prompts left alone": _prompts_are_left_alone,
     "causal streams": _streams_are_as_causal_as_declared,
 }
 TASK_CHECKS: dict[str, Callable[[Probe], None]] = {
@@ -324,6 +375,7 @@ TASK_CHECKS: dict[str, Callable[[Probe], None]] = {
     **REWARD_CHECKS,
     "repeatable endings": _endings_are_repeatable,
     "demonstrations": _demonstrations_are_texts_that_the_environment_ends,
+    "names": _names_are_spelled_as_they_are_read,
     "verdicts": _verdicts_are_in_range,
     "doors": _both_doors_agree,
     "copies": _it_can_be_copied,

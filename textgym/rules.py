@@ -254,7 +254,8 @@ class Rules:
             streams = self.task.streams(episodes)
             successes = [bool(self.task.success(episode)) for episode in episodes]
         except Exception as error:
-            error.add_note(f"while rewarding episodes {[episode.episode_id for episode in episodes]}")
+            numbers = ", ".join(str(episode.episode_id) for episode in episodes[:8])
+            error.add_note(f"while rewarding episodes {numbers}{', ...' if len(episodes) > 8 else ''}")
             raise
         resolved = resolve(rewards, episodes, self.task.weights)
         given = None if streams is None else check_streams(streams, episodes)

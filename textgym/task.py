@@ -155,7 +155,7 @@ class PromptTask(Task):
     ) -> None:
         functions = {"streams_fn": streams_fn, "reply_fn": reply_fn, "success_fn": success_fn, "score_fn": score_fn}
         functions = {name: _named(function) for name, function in functions.items() if function is not None}
-        functions["reward_fn"] = combine(reward_fn) if isinstance(reward_fn, Mapping) else _named(reward_fn)
+        functions["reward_fn"] = _combined(reward_fn) if isinstance(reward_fn, Mapping) else _named(reward_fn)
         for name, function in functions.items():
             if not callable(function):
                 what = "a list of episodes" if name in ("reward_fn", "streams_fn", "score_fn") else "one episode"
@@ -233,6 +233,10 @@ def resolve_name(name: str) -> Any:
     if not hasattr(module, attribute):
         raise ValueError(f"module {module_name!r} has no {attribute!r} (from {name!r}){_hint(attribute, dir(module))}")
     return getattr(module, attribute)
+
+
+def _combined(criteria: Mapping[str, Any]) -> RewardFn:
+    return combine({name: _named(function) for name, function in criteria.items()})
 
 
 def _named(value: Any) -> Any:

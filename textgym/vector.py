@@ -185,8 +185,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         acting = ~self._idle
         if not acting.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
             raise gym.error.ResetNeeded(
-                'every episode has ended; start others with reset(options={"reset_mask": terminated | truncated}), or make the '
-                "environment with another autoreset_mode"
+                'every episode has ended; start others with reset(options={"reset_mask": ended}), ended being the slots that '
+                "were terminated or truncated since their last reset, or make the environment with another autoreset_mode"
             )
         codes, look = self._store.append(actions, acting)
         self._broken = True  # until the step is through: what the task raises below leaves texts that nobody scored

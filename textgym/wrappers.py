@@ -7,7 +7,7 @@ paid, keep step reward and sum of token rewards equal, and book the difference i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -27,7 +27,11 @@ class Clip:
     """Clip each token's reward to [-limit, limit]; account ``clip``."""
 
     limit: float
-    account: str = "clip"
+    account: str = field(default="clip", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.limit < float("inf"):
+            raise ValueError(f"limit is {self.limit}; it must be finite and above 0")
 
     def __call__(self, token_rewards: npt.NDArray[np.float32]) -> npt.ArrayLike:
         """Clip (T,) to (T,)."""
@@ -39,7 +43,11 @@ class Scale:
     """Multiply each token's reward by a factor; account ``scale``."""
 
     factor: float
-    account: str = "scale"
+    account: str = field(default="scale", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not abs(self.factor) < float("inf"):
+            raise ValueError(f"factor is {self.factor}; it must be finite")
 
     def __call__(self, token_rewards: npt.NDArray[np.float32]) -> npt.ArrayLike:
         """Scale (T,) to (T,)."""
@@ -77,7 +85,13 @@ class TransformTokenRewards(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCon
 
 
 def account_name(transform: Transform, account: str | None) -> str:
-    """Name the account of a transform: as asked for, its own, or its function's name."""
+    """Name the account of a transform: as asked for, its own, or its function's name.
+
+    Raises:
+        TypeError: it is no function (a spec that went through JSON holds none), or a class that was not made an object.
+    """
+    if not callable(transform) or isinstance(transform, type):
+        raise TypeError(f"transform is {transform!r}; give a function (T,) -> (T,), for example Clip(2.0)")
     return account or getattr(transform, "account", None) or getattr(transform, "__name__", type(transform).__name__)
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
 from textgym import resolve_name
@@ -81,6 +82,8 @@ def _check(
     for finding in report.findings:
         table.add_row(finding.name, "[green]ok[/]" if finding.fault is None else "[red]fails[/]", escape(finding.fault or ""))
     console.print(table)
+    if {"construction", "episodes", "rewards"} & {finding.name for finding in report.faults}:
+        sys.exit(1)  # nothing was paid, so there is no ledger
     ledger = Table("account", "mean of a text", title=f"ledger of {report.episodes} texts")
     ledger.add_row("asked for", f"{report.ledger.asked:+.5f}")
     for name, amount in report.ledger.accounts.items():
@@ -144,7 +147,7 @@ def _print_run(run: Run, console: Console) -> None:
     for when, examples in (("before", run.examples_before), ("after", run.examples_after)):
         console.print(f"written {when}, each token on the colour of its reward:")
         for episode, release in examples:
-            console.print("  ", token_heatmap(episode, release, run.tokenizer))
+            console.print("  ", Text(episode.prompt.text, style="dim"), token_heatmap(episode, release, run.tokenizer))
     console.print(f"run folder: {run.folder}", highlight=False)
 
 

@@ -21,6 +21,8 @@ from accelerate import PartialState
 from gymnasium.vector import AutoresetMode
 
 from textgym import Episode, Release, RewardForm, Task, TextGenVectorEnv, TextTokenizer, resolve_task
+from textgym.probes import play_random
+from textgym.rules import Rules
 from textgym.task import find_task
 from textgym_agents.agent import find_agent, resolve_agent
 from textgym_agents.evaluate import judge, play
@@ -78,6 +80,12 @@ class TrainConfig:
     """"auto" takes CUDA where there is one; else "cpu" or "cuda"."""
     out: Path | None = None
     """The run folder; default: runs/<task>-<time>."""
+    reward_workers: int = 0
+    """Workers that reward texts while others are written, for rewards that take their time; 0: in the step itself."""
+    reward_worker_kind: Literal["thread", "process"] = "thread"
+    """What the workers are."""
+    reward_timeout: float | None = None
+    """Seconds that one call of the task's rewards may take; None: no limit."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """The options of PPO."""
 
@@ -136,6 +144,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     process = PartialState(cpu=device == "cpu")  # several of them under `accelerate launch`; one of them writes
     # 1) task, model, agent
     task = build_task(config)
+    rehearse(task)
     make_agent = find_agent(config.agent)
     if make_agent is not PPO and replace(config.ppo, episodes_per_update=PPOConfig.episodes_per_update) != PPOConfig():
         raise ValueError(f"the agent is {config.agent!r}, which does not read the options of PPO; leave them out")
@@ -148,6 +157,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     options = {"config": config.ppo} if make_agent is PPO else {}
     agent = resolve_agent(make_agent, policy, seed=config.seed, **options)
     # 3) learn
+    late = {"reward_worker_kind": config.reward_worker_kind, "reward_timeout": config.reward_timeout}
     envs = TextGenVectorEnv(
         config.num_slots,
         task,
@@ -155,12 +165,14 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
         output="torch",
         device=device,
         keep_episodes=True,
+        **({"reward_workers": config.reward_workers, **late} if config.reward_workers else {}),
     )
     envs.reset(seed=config.seed + process.process_index * config.num_slots)
     budget = config.updates * config.ppo.episodes_per_update
     reporter.phase("learning", budget)
     with (folder / "metrics.jsonl" if process.is_main_process else folder).open("w", encoding="utf-8") as log:
         agent.learn(envs, budget, _logger(task, envs, log, reporter))
+    envs.close()
     # 4) judge, and leave the policy behind
     played = _play(config, task, agent.policy, device)
     after = judge(task, played)
@@ -185,6 +197,17 @@ def build_task(config: TrainConfig) -> Task:
             )
     task = resolve_task(config.task, **args)
     return task if config.rewards == "tokens" and config.streams else RewardForm(task, config.rewards, config.streams)
+
+
+def rehearse(task: Task) -> None:
+    """Reward a few random texts, so that a task that cannot is found before the warm-up and not after it."""
+    rules = Rules(task)
+    played = [sampled.episode for sampled in play_random(rules, 4, seed=0)]
+    try:
+        rules.release(played, [0] * len(played))
+    except Exception as error:
+        error.add_note("textgym check tells more about a task")
+        raise
 
 
 def build_policy(config: TrainConfig, task: Task, device: str, rank: int = 0) -> CausalLMPolicy:
