@@ -3,7 +3,6 @@
 import gc
 import pickle
 import threading
-import time
 import warnings
 
 import gymnasium as gym
@@ -248,22 +247,23 @@ def test_metadata_and_rewards_stay_with_their_episode_however_batches_are_cut_F3
     envs.close()
 
 
+def workers():
+    return {thread for thread in threading.enumerate() if thread.name == "textgym-reward"}
+
+
 def test_an_environment_that_nobody_closes_leaves_no_worker(letters):
-    before = threading.active_count()
+    before = workers()
     _, envs = make(letters)
     envs.reset(seed=0)
-    assert threading.active_count() == before + 1
+    (mine,) = workers() - before
     del envs
     gc.collect()
-    for _ in range(200):
-        if threading.active_count() == before:
-            break
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    mine.join(20)
+    assert not mine.is_alive()
     for options in ({"max_pending": -1}, {"on_reward_error": "zzz"}, {"max_pending": 1.5}):
         with pytest.raises(ValueError, match="is "):
             make(letters, **options)
-    assert threading.active_count() == before
+    assert workers() <= before
 
 
 def test_stepping_after_close_says_so(letters):
@@ -282,4 +282,20 @@ def test_a_reward_function_that_only_does_for_one_episode_is_told_of(letters):
     envs.step(np.ones(4, dtype=int))
     with pytest.warns(RuntimeWarning, match=r"none of them alone, .* returned 1 rewards for 4"):
         assert len(envs.drain()) == 4
+    envs.close()
+
+
+def test_warnings_that_are_errors_lose_no_release_and_keep_no_worker(letters):
+    _, envs = make(letters, bad="h", on_reward_error="drop")
+    h = int(letters.encode("h")[0])
+    envs.reset(seed=0)
+    envs.step(np.array([h, 2, 2, 2]))
+    envs.step(np.ones(4, dtype=int))
+    with pytest.raises(RuntimeWarning, match="episode 0 is dropped"):
+        envs.drain()
+    assert sorted(release.episode_id for release in envs.drain()) == [1, 2, 3]
+    envs.step(np.ones(4, dtype=int))
+    with pytest.raises(RuntimeWarning, match="still due"):
+        envs.close()
+    assert envs._late._pool._closed
     envs.close()

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
@@ -206,10 +207,8 @@ def test_a_process_that_died_while_idle_costs_no_episode():
 
 
 def test_what_cannot_be_sent_to_a_process_is_refused_before_one_is_hired():
-    before = threading.active_count()
     with pytest.raises(ValueError, match=r"cannot be sent to a process .*\(no lambda"):
         RewardPool(lambda episodes, slots: [], 1, "process")
-    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize(("workers", "timeout"), [(-1, None), (1.5, None), (True, None), (1, float("inf")), (1, "3"), (1, -1)])
@@ -226,3 +225,48 @@ def test_a_closed_pool_takes_nothing_and_waits_for_nothing():
     with pytest.raises(gym.error.ClosedEnvironmentError):
         pool.submit(jobs([1]))
     pool.close()
+
+
+class MuteError(BaseException):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def mute(episodes, slots):
+    raise MuteError
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_an_error_that_cannot_be_shown_is_an_error_all_the_same(kind):
+    ((_, error),) = outcomes(RewardPool(mute, 1, kind), [1]).values()
+    assert "MuteError, which cannot be shown" in str(error)
+
+
+@dataclass
+class Heavy:
+    load: bytes
+
+    def __call__(self, episodes, slots):
+        return plain(episodes, slots)
+
+
+def test_a_large_task_reaches_its_process():
+    ((release, error),) = outcomes(RewardPool(Heavy(bytes(1_000_000)), 1, "process"), [3]).values()
+    assert (release.episode_id, error) == (3, None)
+
+
+def test_workers_that_could_be_hired_are_let_go_where_others_could_not(monkeypatch):
+    start, hired = threading.Thread.start, []
+
+    def scarce(thread):
+        if len(hired) == 3:
+            raise RuntimeError("can't start new thread")
+        hired.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    with pytest.raises(RuntimeError, match="new thread"):
+        RewardPool(plain, 6)
+    for thread in hired:
+        thread.join(10)
+    assert [thread.is_alive() for thread in hired] == [False] * 3

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from textgym.episode import Episode, Release
-from textgym.pool import Job, RewardCall, RewardPool
+from textgym.pool import Job, RewardCall, RewardPool, said
 
 
 class LateReleases:
@@ -93,33 +93,36 @@ class LateReleases:
     def close(self) -> None:
         """Stop the pool; what is due is lost, and a warning says so."""
         self._sort()
-        if self.num_due:
+        due = self.num_due
+        self._pool.close()
+        for queue in (*self._due, self._failed):
+            queue.clear()
+        if due:
             warnings.warn(
-                f"closed with {self.num_due} releases still due; call drain() before close() to have them",
+                f"closed with {due} releases still due; call drain() before close() to have them",
                 RuntimeWarning,
                 stacklevel=4,
             )
-        self._pool.close()
-
-    def _warn(self, message: str) -> None:
-        warnings.warn(message, RuntimeWarning, stacklevel=6)
 
     def _sort(self) -> None:
-        for error in self._pool.take_excused():
-            self._warn(
-                f"a reward call failed for several episodes and for none of them alone, which paid them: "
-                f"{type(error).__name__}: {error}; a reward function must do for any number of episodes"
-            )
+        """Put what the pool has done where it belongs; warnings come last, since they may be errors."""
+        told = [
+            f"a reward call failed for several episodes and for none of them alone, which paid them: {said(error)}; a reward "
+            "function must do for any number of episodes"
+            for error in self._pool.take_excused()
+        ]
         for job, release, error in self._pool.take():
+            number = job.episode.episode_id
             if release is not None:
                 self._due[job.slot].append((job.episode, release))
-            elif self._drops:
-                self._dropped[job.slot].append(job.episode.episode_id)
+            elif error is not None and self._drops:
+                self._dropped[job.slot].append(number)
                 self.num_dropped += 1
                 if type(error) not in self._named:  # one of each kind is enough to know why
                     self._named.add(type(error))
-                    reason = f"{type(error).__name__}: {error}"
-                    self._warn(f"episode {job.episode.episode_id} is dropped, its reward failed: {reason}")
+                    told.append(f"episode {number} is dropped, its reward failed: {said(error)}")
             elif error is not None:
-                error.add_note(f"the reward of episode {job.episode.episode_id} failed; the episode is given up")
+                error.add_note(f"the reward of episode {number} failed; the episode is given up")
                 self._failed.append(error)
+        for message in told:
+            warnings.warn(message, RuntimeWarning, stacklevel=5)

@@ -101,8 +101,12 @@ class RewardPool:
         self._closed = False
         self._changed = threading.Condition()
         self._workers: list[_Worker] = []
-        for _ in range(workers):
-            self._hire()
+        try:
+            for _ in range(workers):
+                self._hire()
+        except BaseException:
+            self.close()
+            raise
 
     def __reduce__(self) -> str:
         raise TypeError("an environment with reward workers cannot be copied or pickled; make it where it is used")
@@ -160,8 +164,8 @@ class RewardPool:
 
     def _hire(self) -> None:
         worker = _Worker([])
-        self._workers.append(worker)
         threading.Thread(target=self._work, args=(worker,), name="textgym-reward", daemon=True).start()
+        self._workers.append(worker)
 
     def _expire(self) -> None:
         """Give up calls that passed their time limit, and hire others for their workers."""
@@ -213,7 +217,7 @@ class RewardPool:
             except Exception as raised:
                 error = raised
             except BaseException as raised:  # sys.exit() in a reward, say: it ends a thread, and nobody would know
-                error = RuntimeError(f"the reward raised {type(raised).__name__}: {raised}")
+                error = RuntimeError(f"the reward raised {said(raised)}")
                 error.__cause__ = raised
             with self._changed:
                 if worker.abandoned:
@@ -264,7 +268,7 @@ class RewardPool:
     def _start_process(self, worker: _Worker) -> None:
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=_serve, args=(theirs, self._reward), daemon=True, name="textgym-reward")
+        process = spawn.Process(target=_serve, args=(theirs,), daemon=True, name="textgym-reward")
         with self._changed:
             if worker.abandoned:
                 raise RuntimeError("the environment was closed")
@@ -273,6 +277,9 @@ class RewardPool:
         theirs.close()
         try:
             started = ours.poll(_START_LIMIT) and ours.recv()
+            if started:  # sent only now: a large task would fill the pipe, and block until the child reads it
+                ours.send(self._reward)
+                started = ours.poll(_START_LIMIT) and ours.recv()
         except (EOFError, OSError):
             started = False
         if not started:
@@ -293,8 +300,10 @@ def _check_picklable(reward: RewardCall) -> None:
         ) from error
 
 
-def _serve(connection: Connection, reward: RewardCall) -> None:
-    """Reward what comes through the pipe, in a process of its own."""
+def _serve(connection: Connection) -> None:
+    """Reward what comes through the pipe, in a process of its own; the first that comes is how."""
+    connection.send("up")
+    reward: RewardCall = connection.recv()
     connection.send("ready")
     while True:
         try:
@@ -308,12 +317,15 @@ def _serve(connection: Connection, reward: RewardCall) -> None:
         try:
             connection.send(answer)
         except Exception as error:  # what cannot be pickled
-            connection.send(RuntimeError(f"the reward worker's answer {answer!r} cannot be sent: {error}"))
+            connection.send(RuntimeError(f"the reward worker's answer cannot be sent: {said(error)}"))
 
 
 def _sendable(error: BaseException) -> Exception:
     """Give an error that arrives at the other end of a pipe as what it is, or as one that says what it was."""
-    text = "".join(traceback.format_exception(error))
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:
+        text = "(its traceback cannot be shown)"
     try:
         if isinstance(error, Exception):
             error.add_note("in the reward worker:\n" + text)
@@ -321,7 +333,15 @@ def _sendable(error: BaseException) -> Exception:
             return error
     except Exception:
         pass  # it cannot be pickled, or not be built again
-    return RuntimeError(f"the reward worker raised {type(error).__name__}: {error}\n{text}")
+    return RuntimeError(f"the reward worker raised {said(error)}\n{text}")
+
+
+def said(error: BaseException) -> str:
+    """Name an error and what it says, also one that cannot say it."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__}, which cannot be shown"
 
 
 _Frozen = TypeVar("_Frozen", Episode, Release)

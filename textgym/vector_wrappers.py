@@ -128,7 +128,7 @@ class RecordEpisodeStatistics(gym.vector.VectorWrapper):
             self._begun[ending.slot] = now
             self._restart[ending.slot] = True
         for slot, episode_id in zip(np.flatnonzero(_host(infos.get("_dropped", False))), dropped(infos), strict=True):
-            del self._seconds[int(slot), episode_id]
+            self._seconds.pop((int(slot), episode_id), None)
         released = releases(infos)
         if released:
             if self._stats_key in infos:
@@ -148,7 +148,8 @@ class RecordEpisodeStatistics(gym.vector.VectorWrapper):
             # Every step before the last pays 0; wrappers inside of this one may have changed the last.
             table["r"][item.slot] = episode_return(item) if late else paid[item.slot]
             table["l"][item.slot] = np.count_nonzero(item.agent_mask)
-            table["t"][item.slot] = self._seconds.pop((item.slot, item.episode_id))
+            # An episode that ended before this wrapper was put around has no clock.
+            table["t"][item.slot] = self._seconds.pop((item.slot, item.episode_id), 0.0)
         self.episode_count += len(released)
         self.return_queue.extend(table["r"][mask].tolist())
         self.length_queue.extend(table["l"][mask].tolist())
