@@ -101,3 +101,12 @@ def test_the_id_and_wrong_arguments():
     assert env.unwrapped.rules.task.width == 2
     with pytest.raises(ValueError, match="size is 1"):
         GuessNumber(size=1)
+
+
+def test_a_guess_above_or_below_what_is_left_does_not_widen_it_again():
+    _, _, _, low = play(1, ["3", "\n", "8", "\n", "2", "\n"])
+    assert low.token_rewards[5] == 0  # 8 was excluded by "lower than 3"
+    assert low.token_rewards[9] == pytest.approx((math.log(4) - math.log(3)) / LOG)  # of 0, 1, 2 are 0 and 1 left
+    _, _, _, high = play(8, ["6", "\n", "2", "\n", "7", "\n"])
+    assert high.token_rewards[5] == 0
+    assert high.token_rewards[9] == pytest.approx((math.log(4) - math.log(3)) / LOG)
