@@ -111,8 +111,8 @@ def endings(info: Mapping[str, Any]) -> list[Ending]:
     source = info.get("final_info", info)
     if "_episode_id" not in source:
         return []
-    ids, counts, cut = (_host(source[key]) for key in ("episode_id", "num_tokens", "truncated"))
-    slots = np.flatnonzero(_host(source["_episode_id"])).tolist()
+    ids, counts, cut = (to_host(source[key]) for key in ("episode_id", "num_tokens", "truncated"))
+    slots = np.flatnonzero(to_host(source["_episode_id"])).tolist()
     return [Ending(slot, int(ids[slot]), int(counts[slot]), bool(cut[slot])) for slot in slots]
 
 
@@ -120,7 +120,7 @@ def dropped(info: Mapping[str, Any]) -> list[int]:
     """Read the ids of episodes whose release will never come: their reward failed under ``on_reward_error="drop"``."""
     if "dropped" not in info:
         return []
-    return _host(info["dropped"])[_host(info["_dropped"])].tolist()
+    return to_host(info["dropped"])[to_host(info["_dropped"])].tolist()
 
 
 def release(info: Mapping[str, Any], slot: int | None = None) -> Release | None:
@@ -136,7 +136,7 @@ def release(info: Mapping[str, Any], slot: int | None = None) -> Release | None:
         raise ValueError("this is the info of a vector environment; read it with releases(info) or release(info, slot=i)")
     if "token_rewards" not in info:
         return None
-    return _read({key: np.asarray(_host(value))[None] for key, value in info.items() if _is_ours(key)}, 0, 0)
+    return _read({key: np.asarray(to_host(value))[None] for key, value in info.items() if _is_ours(key)}, 0, 0)
 
 
 def releases(info: Mapping[str, Any]) -> list[Release]:
@@ -152,8 +152,8 @@ def releases(info: Mapping[str, Any]) -> list[Release]:
         if "token_rewards" in source:
             raise ValueError("this is the info of a single environment; read it with release(info)")
         return []
-    arrays = {key: _host(value) for key, value in source.items() if _is_ours(key.removeprefix("_"))}
-    return [_read(arrays, int(slot), int(slot)) for slot in np.flatnonzero(_host(mask))]
+    arrays = {key: to_host(value) for key, value in source.items() if _is_ours(key.removeprefix("_"))}
+    return [_read(arrays, int(slot), int(slot)) for slot in np.flatnonzero(to_host(mask))]
 
 
 _NUMBERS = ("num_tokens", "episode_id", "group_id", "is_success", "terminated", "truncated")
@@ -164,7 +164,8 @@ def _is_ours(key: str) -> bool:
     return key in _KEYS or key.startswith((_CRITERIA, _LEDGER))
 
 
-def _host(value: Any) -> Any:
+def to_host(value: Any) -> Any:
+    """Give a tensor as a numpy array; everything else as it is."""
     return value.cpu().numpy() if hasattr(value, "cpu") else value
 
 

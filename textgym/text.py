@@ -9,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.episode import Episode, Prompt
-from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, TURN_ENDS, TURN_LENGTH, Rules
+from textgym.rules import EOS, NO_TOKEN, RUNNING, TURN_ENDS, Rules
+from textgym.store import Limits
+
+_ONLY = np.zeros(1, dtype=np.int64)  # the one slot there is
 
 
 class Text:
@@ -30,6 +33,8 @@ class Text:
         self._start = len(ids)
         self.tokens[: self._start] = ids
         self.length = self._start
+        self._limits = Limits(rules, 1)
+        self._limits.start(_ONLY, np.array([self._start]))
         self._replies: list[tuple[int, int]] = []  # ranges of response tokens that the environment wrote
 
     def write(self, token: int) -> int:
@@ -49,6 +54,7 @@ class Text:
             self._replies.append((start, start + len(ids)))
             self.tokens[self.length : self.length + len(ids)] = ids
             self.length += len(ids)
+            self._limits.reply(0, len(ids), self.length)
         return code
 
     def episode(self, code: int) -> Episode:
@@ -56,18 +62,14 @@ class Text:
         return self.rules.episode(self.prompt, self._response(), code, self.episode_id, self._replies)
 
     def _code(self, token: int) -> int:
-        rules, response = self.rules, self._response()
+        rules = self.rules
         if token == rules.eos_token_id:
             return EOS
         if rules.stop_table is not None and rules.stop_table[token]:
-            code = rules.ending(self.prompt, response, self._replies)
+            code = rules.ending(self.prompt, self._response(), self._replies)
             if code != RUNNING:
                 return code
-        written = len(response) - sum(end - start for start, end in self._replies)
-        if written >= rules.max_new_tokens or len(response) >= rules.max_response_tokens:
-            return LENGTH
-        turn = len(response) - (self._replies[-1][1] if self._replies else 0)
-        return TURN_LENGTH if rules.max_turn_tokens is not None and turn >= rules.max_turn_tokens else RUNNING
+        return int(self._limits.codes(np.array([self.length]))[0])
 
     def _response(self) -> npt.NDArray[np.int64]:
         return self.tokens[self._start : self.length].copy()

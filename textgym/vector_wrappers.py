@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from textgym.episode import Release
-from textgym.info import batch_infos, dropped, endings, release_info, releases
+from textgym.info import batch_infos, dropped, endings, release_info, releases, to_host
 from textgym.rules import episode_return
 from textgym.wrappers import Transform, account_name, check_sum, rewrite
 
@@ -46,7 +46,7 @@ class TransformTokenRewards(gym.vector.VectorWrapper):
         changed = self._infos(after, source["token_rewards"].shape[1])
         for old in before:
             check_sum(float(rewards[old.slot]), old)
-        paid = np.asarray(_host(rewards), dtype=np.float64).copy()
+        paid = np.asarray(to_host(rewards), dtype=np.float64).copy()
         paid[[item.slot for item in after]] = [episode_return(item) for item in after]
         changed = infos | ({"final_info": source | changed} if "final_info" in infos else changed)
         return obs, _output(self.env, paid), terminated, truncated, changed
@@ -109,7 +109,7 @@ class RecordEpisodeStatistics(gym.vector.VectorWrapper):
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; the clocks of the slots that start anew begin again."""
         mask = (options or {}).get("reset_mask")
-        self._begun[slice(None) if mask is None else _host(mask)] = time.perf_counter()
+        self._begun[slice(None) if mask is None else to_host(mask)] = time.perf_counter()
         return self.env.reset(seed=seed, options=options)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -127,7 +127,7 @@ class RecordEpisodeStatistics(gym.vector.VectorWrapper):
             self._seconds[ending.slot, ending.episode_id] = round(now - self._begun[ending.slot], 6)
             self._begun[ending.slot] = now
             self._restart[ending.slot] = True
-        for slot, episode_id in zip(np.flatnonzero(_host(infos.get("_dropped", False))), dropped(infos), strict=True):
+        for slot, episode_id in zip(np.flatnonzero(to_host(infos.get("_dropped", False))), dropped(infos), strict=True):
             self._seconds.pop((int(slot), episode_id), None)
         released = releases(infos)
         if released:
@@ -140,7 +140,7 @@ class RecordEpisodeStatistics(gym.vector.VectorWrapper):
 
     def _record(self, released: list[Release], rewards: Any, late: bool) -> dict[str, Any]:
         """Write the statistics of released episodes, and count them."""
-        paid = _host(rewards)
+        paid = to_host(rewards)
         table = {key: np.zeros(self.num_envs, dtype) for key, dtype in (("r", np.float64), ("l", np.int64), ("t", np.float64))}
         mask = np.zeros(self.num_envs, dtype=np.bool_)
         for item in released:
@@ -174,10 +174,6 @@ def drain(env: Any) -> list[Release]:
             return []
         env = env.env
     return env.drain()
-
-
-def _host(value: Any) -> Any:
-    return value.cpu().numpy() if hasattr(value, "cpu") else value
 
 
 def _output(env: gym.vector.VectorEnv[Any, Any, Any], value: Any) -> Any:
