@@ -1,7 +1,18 @@
 """Small models for tests, all written here: nothing is downloaded."""
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 CONTEXT = 24
 SHAPES = ("gpt2", "llama", "qwen2")
@@ -20,6 +31,18 @@ def build_lm(shape: str, vocab_size: int, context: int = CONTEXT, seed: int = 0)
                 vocab_size=vocab_size, max_position_embeddings=context, num_key_value_heads=2, **common, **special
             )
             lm = LlamaForCausalLM(config)
+        elif shape == "mistral":
+            config = MistralConfig(
+                vocab_size=vocab_size, max_position_embeddings=context, num_key_value_heads=2, sliding_window=5,
+                **common, **special,
+            )  # fmt: skip
+            lm = MistralForCausalLM(config)
+        elif shape == "gemma3":
+            config = Gemma3TextConfig(
+                vocab_size=vocab_size, max_position_embeddings=context, num_key_value_heads=2, sliding_window=5, head_dim=8,
+                layer_types=["sliding_attention", "full_attention"], **common, **special,
+            )  # fmt: skip
+            lm = Gemma3ForCausalLM(config)
         else:
             config = Qwen2Config(
                 vocab_size=vocab_size, max_position_embeddings=context, num_key_value_heads=2, tie_word_embeddings=True,

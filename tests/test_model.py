@@ -86,11 +86,10 @@ def test_kinds_that_are_not_supported_are_refused_with_the_reason(letters):
     sizes = {"vocab_size": len(letters), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     sizes |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64}
     special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-    window = MistralForCausalLM(MistralConfig(**sizes, **special, sliding_window=8))
-    with pytest.raises(ValueError, match="sliding_attention"):
-        ActorCritic(window, letters, CONTEXT)
-    wide = MistralForCausalLM(MistralConfig(**sizes, **special, sliding_window=64))
-    ActorCritic(wide, letters, CONTEXT)  # a window that holds the whole text is no restriction
+    chunked = MistralForCausalLM(MistralConfig(**sizes, **special))
+    chunked.config.layer_types = ["chunked_attention"]
+    with pytest.raises(ValueError, match="MistralForCausalLM is not supported: it has layers of kind 'chunked_attention'"):
+        ActorCritic(chunked, letters, CONTEXT)
     scaled = CohereForCausalLM(CohereConfig(**sizes, **special, logit_scale=0.1))
     with pytest.raises(ValueError, match="its head does more than one linear layer"):
         ActorCritic(scaled, letters, CONTEXT)

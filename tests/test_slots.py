@@ -2,7 +2,6 @@ import pytest
 import torch
 from agent_kit import CONTEXT, SHAPES, build_lm
 from textgym_agents.model import ActorCritic
-from textgym_agents.slots import SlotCache
 
 
 def full(lm, ids):
@@ -10,12 +9,12 @@ def full(lm, ids):
         return lm(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1, :]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*SHAPES, "mistral", "gemma3"])
 def test_logits_equal_a_full_forward_with_ragged_rows_side_by_side(letters, shape):
     """Prompts of different lengths, decode, a refill of one row in the middle, and the rows that sit out."""
     lm = build_lm(shape, len(letters))
     model = ActorCritic(lm, letters, CONTEXT)
-    cache = SlotCache(model.num_layers, 3, CONTEXT)
+    cache = model.slot_cache(3)
     rng = torch.Generator().manual_seed(0)
     texts = [torch.randint(len(letters), (n,), generator=rng).tolist() for n in (2, 7, 4)]
 
@@ -58,7 +57,7 @@ def test_rows_read_in_place_equal_rows_read_by_index(letters):
     at = torch.arange(3).expand_as(ids)
     out = []
     for rows in (None, torch.tensor([0, 1])):
-        cache = SlotCache(model.num_layers, 4, CONTEXT)
+        cache = model.slot_cache(4)
         with torch.no_grad():
             out.append(model.hidden(ids, at, cache.aim(rows, at, 3, lm.dtype), cache))
     assert torch.equal(*out)
@@ -67,7 +66,7 @@ def test_rows_read_in_place_equal_rows_read_by_index(letters):
 def test_moved_rows_keep_their_texts(letters):
     lm = build_lm("gpt2", len(letters))
     model = ActorCritic(lm, letters, CONTEXT)
-    cache = SlotCache(model.num_layers, 4, CONTEXT)
+    cache = model.slot_cache(4)
     ids = torch.tensor([[2, 3], [4, 5], [6, 7], [8, 9]])
     at = torch.arange(2).expand_as(ids)
     with torch.no_grad():

@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from textgym.tokenizer import TextTokenizer
+from textgym_agents.masks import layer_windows
 from textgym_agents.slots import SlotCache
+from textgym_agents.support import check_fit, head_of, probe
 
 _CHUNK_ELEMENTS = 2**24  # logits of one chunk, in elements: 64 MiB in float32
 
@@ -38,17 +40,18 @@ class ActorCritic(nn.Module):
 
     def __init__(self, lm: PreTrainedModel, tokenizer: TextTokenizer, context_length: int) -> None:
         super().__init__()
-        _check_sizes(lm, tokenizer.vocab_size, context_length)
+        check_fit(lm, tokenizer.vocab_size, context_length)
         self.lm = lm.eval()
         self.tokenizer = tokenizer
         self.vocab_size = tokenizer.vocab_size
         self.context_length = context_length
-        self.hidden_size: int = _head(lm).weight.shape[1]
+        self.windows = layer_windows(lm.config.get_text_config(), context_length)
+        self.hidden_size: int = head_of(lm).weight.shape[1]
         # Starts at 0, so that no random number is drawn and the first advantages are the returns themselves.
         self.value_head = nn.utils.skip_init(nn.Linear, self.hidden_size, 1, dtype=lm.dtype, device=lm.device)
         for parameter in self.value_head.parameters():
             nn.init.zeros_(parameter)
-        _probe(self)
+        probe(self)
 
     def train(self, mode: bool = True) -> ActorCritic:
         """Keep the model in eval mode; see the class."""
@@ -59,8 +62,12 @@ class ActorCritic(nn.Module):
         """Attention layers, as the cache needs them."""
         return int(self.lm.config.get_text_config().num_hidden_layers)
 
-    def hidden(self, ids: Tensor, positions: Tensor, mask: Tensor | None = None, cache: SlotCache | None = None) -> Tensor:
-        """Run the language model without its head. ids, positions (B, q) -> (B, q, hidden)."""
+    def slot_cache(self, num_rows: int) -> SlotCache:
+        """Make an empty cache with a row for each of ``num_rows`` slots."""
+        return SlotCache(self.num_layers, num_rows, self.context_length, self.windows)
+
+    def hidden(self, ids: Tensor, positions: Tensor, mask: Any = None, cache: SlotCache | None = None) -> Tensor:
+        """Run the language model without its head. ids, positions (B, q) -> (B, q, hidden); masks as ``attention_masks``."""
         backbone = getattr(self.lm, self.lm.base_model_prefix)
         out = backbone(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
@@ -69,7 +76,7 @@ class ActorCritic(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Give the float32 logits of the V tokens. (..., hidden) -> (..., V)."""
-        return _head(self.lm)(hidden)[..., : self.vocab_size].float()
+        return head_of(self.lm)(hidden)[..., : self.vocab_size].float()
 
     def values(self, hidden: Tensor) -> Tensor:
         """Give the value of each state. (..., hidden) -> (...,), float32."""
@@ -179,68 +186,3 @@ def _load(kind: Any, name_or_path: str, **kwargs: Any) -> Any:
         return kind.from_pretrained(name_or_path, **kwargs)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load {name_or_path!r} as a folder or a model's name: {error}") from error
-
-
-def _head(lm: PreTrainedModel) -> Any:
-    """Give the linear layer from hidden states to logits."""
-    head = lm.get_output_embeddings()
-    if head is None:
-        raise ValueError(f"{type(lm).__name__} has no language model head; give a causal language model (AutoModelForCausalLM)")
-    return head
-
-
-def _check_sizes(lm: PreTrainedModel, vocab_size: int, context_length: int) -> None:
-    name = type(lm).__name__
-    embeddings: Any = lm.get_input_embeddings()
-    for what, size in (("logits", _head(lm).weight.shape[0]), ("embeddings", embeddings.weight.shape[0])):
-        if size < vocab_size:
-            raise ValueError(
-                f"{name} has {size} {what} but the tokenizer has {vocab_size} tokens; use the tokenizer that the model was "
-                "trained with, or lm.resize_token_embeddings"
-            )
-    config = lm.config.get_text_config()
-    room = getattr(config, "max_position_embeddings", None)
-    if room is not None and room < context_length:
-        raise ValueError(
-            f"{name} has {room} positions but the environment's context_length is {context_length}; lower "
-            "max_prompt_tokens or max_new_tokens"
-        )
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    kinds = set(getattr(config, "layer_types", None) or (["sliding_attention"] if window else ["full_attention"]))
-    if window is not None and window >= context_length:
-        kinds.discard("sliding_attention")  # a window that holds the whole text is full attention
-    if kinds - {"full_attention"}:
-        raise ValueError(
-            f"{name} has layers of kind {sorted(kinds - {'full_attention'})}; the slot cache holds full attention only "
-            f"(a sliding window of at least context_length = {context_length} counts as such)"
-        )
-    if lm.config._attn_implementation not in ("sdpa", "eager"):
-        raise ValueError(
-            f"{name} runs attention as {lm.config._attn_implementation!r}; the slot cache needs 'sdpa' or 'eager', which "
-            "take a mask per row: from_pretrained(..., attn_implementation='sdpa')"
-        )
-
-
-@torch.no_grad()
-def _probe(model: ActorCritic) -> None:
-    """Compare the split forward pass and the slot cache with the model's own on a few tokens; refuse where they differ."""
-    length = min(4, model.context_length)
-    ids = (torch.arange(2 * length, device=model.lm.device) % model.vocab_size).reshape(2, length)
-    expected = model.lm(input_ids=ids, use_cache=False).logits[..., : model.vocab_size].float()
-    positions = torch.arange(length, device=ids.device).expand_as(ids)
-    cache = SlotCache(model.num_layers, 2, length)
-    one_by_one = []
-    for column in range(length):
-        at = positions[:, column : column + 1]
-        mask = cache.aim(None, at, column + 1, model.lm.dtype)
-        one_by_one.append(model.logits(model.hidden(ids[:, column : column + 1], at, mask, cache)))
-    tolerance = (0.05 if model.lm.dtype in (torch.float16, torch.bfloat16) else 1e-3) * max(1.0, float(expected.abs().max()))
-    for what, got in (
-        ("its head does more than one linear layer", model.logits(model.hidden(ids, positions))),
-        ("it does not decode through a standard KV cache", torch.cat(one_by_one, dim=1)),
-    ):
-        if not torch.allclose(got, expected, atol=tolerance, rtol=0):
-            raise ValueError(
-                f"{type(model.lm).__name__} is not supported: {what} (logits differ by "
-                f"{float((got - expected).abs().max()):.3g} from its own forward pass)"
-            )

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from textgym_agents.model import ActorCritic
-from textgym_agents.slots import SlotCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +47,7 @@ class CausalLMPolicy:
         self.temperature = temperature
         self.device = model.lm.device
         self._generator = torch.Generator(self.device).manual_seed(seed)
-        self._cache = SlotCache(model.num_layers, num_slots, model.context_length)
+        self._cache = model.slot_cache(num_slots)
         self._row_of = np.full(num_slots, -1, dtype=np.int64)  # cache row of each slot, -1: none
         self._slot_of = np.zeros(0, dtype=np.int64)  # slot of each cache row in use, -1: free
         self._cached = np.zeros(num_slots, dtype=np.int64)  # tokens of each slot that are in the cache

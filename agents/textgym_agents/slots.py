@@ -2,7 +2,8 @@
 
 Left out on purpose: paging, eviction, a ring. Every row writes at its own column and has its own position ids, so texts of
 different lengths stand side by side without padding between them, and a row is refilled by writing from column 0 again.
-What a row's columns hold beyond its length is never read: the attention mask is ``column <= position``.
+What a row's columns hold beyond its length is never read: the attention mask is ``column <= position``. Layers with a sliding
+window keep all columns too, and mask those that are out of sight.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from textgym_agents.masks import Windows, attention_masks
 
 
 class SlotLayer(CacheLayerMixin):
@@ -76,13 +79,15 @@ class SlotCache(Cache):
         num_layers: layers of the model.
         num_rows: slots.
         num_columns: most tokens of a text. One more column is kept, where rows that sit out a pass may write.
+        windows: the model's layer kinds.
     """
 
-    def __init__(self, num_layers: int, num_rows: int, num_columns: int) -> None:
+    def __init__(self, num_layers: int, num_rows: int, num_columns: int, windows: Windows) -> None:
         super().__init__(layers=[SlotLayer(num_rows, num_columns + 1) for _ in range(num_layers)])
+        self.windows = windows
 
-    def aim(self, rows: Tensor | None, columns: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-        """Set where the next forward pass writes, and make its attention mask.
+    def aim(self, rows: Tensor | None, columns: Tensor, width: int, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+        """Set where the next forward pass writes, and make its attention masks.
 
         Args:
             rows: which rows the pass's batch is, int64 (G,); None: the first G, which are then read in place, not copied.
@@ -91,13 +96,12 @@ class SlotCache(Cache):
             dtype: the model's.
 
         Returns:
-            Additive mask (G, 1, q, width) in ``dtype``: a token sees the columns up to its own.
+            Additive masks (G, 1, q, width): a token sees the columns up to its own; see ``attention_masks``.
         """
         for layer in self.layers:
             assert isinstance(layer, SlotLayer)
             layer.rows, layer.columns, layer.width = rows, columns, width
-        seen = torch.arange(width, device=columns.device) <= columns[:, None, :, None]
-        return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+        return attention_masks(columns, torch.arange(width, device=columns.device), self.windows, dtype)
 
     def move_rows(self, rows: Tensor) -> None:
         """Move ``rows`` to the front of every layer, in this order."""

@@ -1,0 +1,19 @@
+"""What a model must have to be used; the refusals themselves are tested through ``ActorCritic`` in test_model.py."""
+
+import pytest
+import torch
+from agent_kit import CONTEXT, build_lm
+from textgym_agents.support import check_fit, head_of
+
+
+def test_the_head_is_the_layer_that_gives_logits(letters):
+    lm = build_lm("llama", len(letters))
+    hidden = torch.randn(2, 32)
+    assert torch.equal(head_of(lm)(hidden), lm.lm_head(hidden))
+
+
+def test_attention_that_takes_no_mask_per_row_is_refused(letters):
+    lm = build_lm("llama", len(letters))
+    lm.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ValueError, match="runs attention as 'flash_attention_2'; the slot cache needs 'sdpa' or 'eager'"):
+        check_fit(lm, len(letters), CONTEXT)
