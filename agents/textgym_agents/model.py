@@ -153,6 +153,7 @@ def tiny_gpt2(
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own function, in one operation
         bos_token_id=None,
         eos_token_id=None,
     )
