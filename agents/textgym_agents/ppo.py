@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from textgym.rules import Rules
-from textgym_agents.collect import collect
+from textgym_agents.collector import collect
 from textgym_agents.losses import (
     explained_variance,
     kl_penalty,
