@@ -72,8 +72,8 @@ class Task(Protocol):
         """Answer the agent's turn, or None: the episode is over.
 
         A task that defines this has turns: end-of-text, ``turn_stop`` and ``max_turn_tokens`` end the agent's turn, not the
-        episode. A reply is taken as it is, so between messages of a chat template it also writes what the template puts
-        there (the end of the agent's message, the roles). The reply's tokens enter the response with agent mask False; they are never paid and never trained on.
+        episode. The reply's tokens enter the response with agent mask False; they are never paid and never trained on. A
+        reply is taken as it is: between messages of a chat template it also writes what the template puts there.
 
         Args:
             episode: the response so far; ``ended_by`` says what ended the turn.

@@ -232,16 +232,13 @@ def build_policy(config: TrainConfig, task: Task, device: str, rank: int = 0) ->
     """Build the policy: the named model, or the tiny one, sized for the task; each process samples with a seed of its own."""
     tokenizer = TextTokenizer(task.tokenizer)
     context_length = task.max_prompt_tokens + (task.max_response_tokens or task.max_new_tokens)
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
     if config.model == "tiny":
         shape = {"layers": config.layers, "width": config.width, "heads": config.heads}
         lm = tiny_gpt2(tokenizer.vocab_size, context_length, seed=config.seed, **shape)
     else:
-        lm = load_lm(
-            config.model,
-            getattr(torch, config.dtype),
-            attn_implementation=None if config.attention == "auto" else config.attention,
-        )
-    lm = lm.to(device, getattr(torch, config.dtype))  # type: ignore[arg-type]
+        lm = load_lm(config.model, dtype, None if config.attention == "auto" else config.attention)
+    lm = lm.to(device, dtype)  # type: ignore[arg-type]
     value_lm = copy.deepcopy(lm) if config.value_model == "separate" else None
     model = ActorCritic(lm, tokenizer, context_length, value_lm)
     return CausalLMPolicy(model, config.num_slots, seed=config.seed + 7919 * rank, temperature=config.temperature)
