@@ -70,7 +70,7 @@ class _TokenLogprobs(torch.autograd.Function):
             table = _log_softmax(part, weight, bias, vocab_size, temperature)
             log_probs.append(table.gather(-1, chosen[:, None]).squeeze(-1))
             probs = table.exp()
-            entropies.append(-torch.bmm(probs[:, None], table[..., None]).flatten())
+            entropies.append(-table.mul_(probs).sum(-1))
         entropy = torch.cat(entropies)
         keep = len(states) <= size and any(ctx.needs_input_grad)
         ctx.save_for_backward(states, weight, bias, tokens, entropy, probs if keep else None)
@@ -95,10 +95,13 @@ class _TokenLogprobs(torch.autograd.Function):
             probs = kept
             if probs is None:
                 probs = _log_softmax(states[at], weight, bias, ctx.vocab_size, ctx.temperature).exp_()
-            grad = probs * -grad_logprobs[at, None]
-            if grad_entropy is not None:
-                grad += (torch.special.entr(probs) - probs * entropy[at, None]) * grad_entropy[at, None]
-            grad.scatter_add_(1, tokens[at, None], grad_logprobs[at, None])
+            chosen = grad_logprobs[at, None]
+            if grad_entropy is None:
+                grad = probs * -chosen
+            else:
+                grad = probs * -(chosen + grad_entropy[at, None] * entropy[at, None])
+                grad.addcmul_(torch.special.entr(probs), grad_entropy[at, None])  # -p log p, 0 at p = 0
+            grad.scatter_add_(1, tokens[at, None], chosen)
             grad /= ctx.temperature
             if grad_bias is not None:
                 grad_bias[: ctx.vocab_size] += grad.sum(0)

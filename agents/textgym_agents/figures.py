@@ -1,0 +1,39 @@
+"""Figures of a collection: what a learner reports of it, and the ledger of its rewards.
+
+Left out on purpose: figures of the losses, which the learner has at hand where it takes its steps.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from textgym_agents.rollout import Rollout
+
+
+def summary(rollout: Rollout) -> dict[str, float]:
+    """Give means over the episodes, and over the agent's tokens: how old they were when they were learned from."""
+    version = rollout.policy_version[rollout.agent_mask]
+    figures = {
+        "return": float(rollout.token_rewards.sum(1).mean()),
+        "success": float(rollout.is_success.float().mean()),
+        "tokens": float(rollout.num_tokens.float().mean()),
+        "truncated": float(rollout.truncated.float().mean()),
+        "staleness": float((version.max() - version).float().mean()),
+    }
+    if rollout.ref_logprobs is not None:
+        figures["ref_kl"] = float((rollout.logprobs - rollout.ref_logprobs).sum(1).mean())
+    return figures
+
+
+def accounts(rollout: Rollout, rewards: Tensor) -> dict[str, float]:
+    """Give the collection's ledger, means per episode: what the task asked for, what each stage took, what is learned from.
+
+    Raises:
+        ValueError: it does not add up.
+    """
+    released, learned = (float(table.double().sum()) / len(rollout) for table in (rollout.token_rewards, rewards))
+    ledger = rollout.ledger if rollout.ref_logprobs is None else rollout.ledger.take("kl", released - learned)
+    size = float(rollout.token_rewards.double().abs().sum() + rewards.double().abs().sum()) / len(rollout)
+    ledger.check(learned, size + sum(abs(amount) for amount in ledger.accounts.values()), "the collection")
+    taken = {f"ledger/{name}": amount for name, amount in ledger.accounts.items()}
+    return {"ledger_asked": ledger.asked, **taken, "ledger_learned": learned}
