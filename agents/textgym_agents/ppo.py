@@ -20,15 +20,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from textgym.rules import Rules
-from textgym_agents.losses import (
-    explained_variance,
-    kl_penalty,
-    masked_mean,
-    moments,
-    ppo_policy_loss,
-    value_loss,
-    whiten,
-)
+from textgym_agents.kl import kl_penalty
+from textgym_agents.losses import explained_variance, masked_mean, ppo_policy_loss, value_loss
+from textgym_agents.normalise import moments, whiten
 from textgym_agents.policy import CausalLMPolicy
 from textgym_agents.returns import stream_gae
 from textgym_agents.rollout import Rollout, collect
@@ -192,7 +186,14 @@ class PPO:
         logprobs, values, entropy = self.model(
             rollout.ids[rows, :length], rollout.prompt_lengths[rows], mask, self.policy.temperature
         )
-        policy = ppo_policy_loss(logprobs, rollout.logprobs[rows, :width], advantages[rows, :width], mask, config.clip_coef)
+        policy = ppo_policy_loss(
+            logprobs,
+            rollout.logprobs[rows, :width],
+            advantages[rows, :width],
+            mask,
+            clip_low=config.clip_coef,
+            clip_high=config.clip_coef,
+        )
         value = value_loss(values, rollout.values[rows, :width], returns[rows, :width], mask, config.value_clip)
         mean_entropy = masked_mean(entropy, mask)
         loss = policy.loss + config.value_coef * value - config.entropy_coef * mean_entropy
