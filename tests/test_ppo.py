@@ -7,7 +7,7 @@ from agent_kit import CONTEXT, build_lm
 from gymnasium.vector import AutoresetMode
 from textgym_agents import PPO, ActorCritic, CausalLMPolicy, PPOConfig, collect, tiny_gpt2, warm_up
 from textgym_agents.evaluate import judge, play
-from textgym_agents.ppo import _accounts
+from textgym_agents.figures import accounts
 from textgym_agents.returns import stream_gae
 from textgym_agents.rollout import Rollout
 
@@ -265,4 +265,4 @@ def test_a_reward_that_changes_on_its_way_without_an_entry_is_refused(letters):
     agent, envs = prepare(letters)
     rollout = collect(envs, agent.policy, 8)
     with pytest.raises(ValueError, match="ledger of the collection does not add up"):
-        _accounts(rollout, rollout.token_rewards * 0.5)
+        accounts(rollout.ledger, rollout, rollout.token_rewards * 0.5)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from textgym.ledger import Ledger
 from textgym_agents.rollout import Rollout
 
 
@@ -25,14 +26,18 @@ def summary(rollout: Rollout) -> dict[str, float]:
     return figures
 
 
-def accounts(rollout: Rollout, rewards: Tensor) -> dict[str, float]:
+def accounts(ledger: Ledger, rollout: Rollout, rewards: Tensor) -> dict[str, float]:
     """Give the collection's ledger, means per episode: what the task asked for, what each stage took, what is learned from.
+
+    Args:
+        ledger: the collection's, with the stages of the learner booked.
+        rollout: the collection.
+        rewards: float (E, T), what is learned from.
 
     Raises:
         ValueError: it does not add up.
     """
-    released, learned = (float(table.double().sum()) / len(rollout) for table in (rollout.token_rewards, rewards))
-    ledger = rollout.ledger if rollout.ref_logprobs is None else rollout.ledger.take("kl", released - learned)
+    learned = float(rewards.double().sum()) / len(rollout)
     size = float(rollout.token_rewards.double().abs().sum() + rewards.double().abs().sum()) / len(rollout)
     ledger.check(learned, size + sum(abs(amount) for amount in ledger.accounts.values()), "the collection")
     taken = {f"ledger/{name}": amount for name, amount in ledger.accounts.items()}

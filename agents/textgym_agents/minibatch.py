@@ -16,6 +16,18 @@ from textgym_agents.packing import How, MicroBatch, micro_batches
 from textgym_agents.rollout import Rollout
 
 
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What an update holds a collection's tokens against."""
+
+    advantages: Tensor
+    """float32 (E, T)."""
+    returns: Tensor
+    """float32 (E, T), of the values."""
+    weights: Tensor | None
+    """float32 (E, T), of tokens that were sampled otherwise than they are evaluated; None: 1."""
+
+
 @dataclass(frozen=True)
 class Passes:
     """How texts go through a model."""

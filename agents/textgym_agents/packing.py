@@ -25,7 +25,10 @@ _ALIKE = 0.75  # sorted texts stand together while they are at least this long, 
 class WindowedModel(SplitModel, Protocol):
     """A split model that says what its layers see."""
 
-    windows: Windows
+    @property
+    def windows(self) -> Windows:
+        """Its layer kinds."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
