@@ -69,7 +69,9 @@ class PPO:
         if how == "auto":
             how = "packed" if packs_exactly(policy.model) else "sorted"
         self.passes = Passes(how, self.config.microbatch_tokens, policy.temperature)
-        optimizer = torch.optim.AdamW(policy.model.parameters(), lr=self.config.learning_rate, weight_decay=0.0, eps=1e-5)
+        optimizer = torch.optim.AdamW(
+            policy.model.parameters(), lr=self.config.learning_rate, weight_decay=0.0, eps=1e-5, fused=True
+        )
         self.model, self.optimizer = self.accelerator.prepare(policy.model, optimizer)
         self._training_pass = torch.compile(self.model, dynamic=True) if self.config.compile else self.model
         self._shuffle = torch.Generator().manual_seed(seed)
