@@ -68,7 +68,7 @@ class PPOConfig:
     """How a minibatch's texts go through the model: several in a row; one in a row, beside others of about its length; one in
     a row as they come. The numbers are the same. "auto" packs where a probe finds that the model keeps the texts of a row
     apart, and sorts elsewhere."""
-    microbatch_tokens: int = 4096
+    microbatch_tokens: int = 2048
     """Most cells, padding included, of one pass; a minibatch that is larger takes several, and still one optimizer step."""
     gradient_checkpointing: bool = False
     """Keep only the layers' inputs and compute the rest again in the backward pass: less memory, a third more time or so."""
