@@ -7,7 +7,7 @@ from textgym_agents import ActorCritic
 from textgym_agents.checkpointing import checkpoint_layers
 
 
-@pytest.mark.parametrize("shape", ["gpt2", "gemma3"])
+@pytest.mark.parametrize("shape", ["gpt2", "gemma3_text"])
 def test_the_gradient_is_the_same_and_less_is_kept(letters, shape):
     lm = build_lm(shape, len(letters))  # GPT-2's default config has dropout, so train mode would show
     ids = torch.randint(len(letters), (2, 12), generator=torch.Generator().manual_seed(0))

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from agent_kit import CONTEXT, build_lm
+from agent_kit import CONTEXT, FAMILIES, build_lm
 from hypothesis import given
 from hypothesis import strategies as st
 from textgym_agents import ActorCritic
 from textgym_agents.packing import first_fit, lay_out, micro_batches, packs_exactly
 
-FAMILIES = ("gpt2", "llama", "qwen2", "mistral", "gemma3")  # the windows of the last two are shorter than the texts
 LENGTHS = [11, 3, 24, 9, 5, 7, 14, 2]
 PROMPTS = [2, 1, 3, 4, 1, 2, 2, 1]
 

@@ -335,7 +335,7 @@ def test_tokens_of_an_older_policy_are_weighted_and_the_clip_is_laid_around_the_
     logprobs[0, 0] -= math.log(4)
     logprobs[1, 0] -= math.log(0.5)
     versions[0, 0] = versions[1, 0] = 5
-    stale = replace(rollout, logprobs=logprobs, values=rollout.values + 1, policy_version=versions)
+    stale = replace(rollout, logprobs=logprobs, values=rollout.values + 1, policy_version=versions, version=7)
     evaluated, cut = agent._as_evaluated(stale)
     assert torch.allclose(evaluated.logprobs, rollout.logprobs, atol=1e-5)
     assert torch.allclose(evaluated.values, rollout.values, atol=1e-5)
@@ -343,7 +343,7 @@ def test_tokens_of_an_older_policy_are_weighted_and_the_clip_is_laid_around_the_
     expected[0, 0], expected[1, 0] = 3.0, 0.5  # 4 is cut at the cap
     assert torch.allclose(cut, expected, atol=1e-4)
     assert agent._as_evaluated(rollout) == (rollout, None)
-    monkeypatch.setattr(ppo_module, "collect", lambda *args: stale)
+    monkeypatch.setattr(ppo_module.Collector, "collect", lambda *args: stale)
     figures = agent.update(envs)
     tokens = int(rollout.agent_mask.sum())
     assert figures["approx_kl"] == pytest.approx(0, abs=1e-6)
@@ -381,3 +381,21 @@ def test_scaled_rewards_are_booked(letters):
     assert figures["ledger_learned"] == pytest.approx(figures["return"] / agent.reward_scale.rms)
     assert figures["ledger/scale"] == pytest.approx(figures["return"] - figures["ledger_learned"])
     assert agent.reward_scale.count == 8
+
+
+def test_unfinished_episodes_are_carried_over_and_weighted(letters):
+    agent, envs = prepare(letters, config={"carry_over": True, "max_staleness": 2, "learning_rate": 3e-3})
+    seen = []
+    agent.learn(envs, 48, seen.append)
+    assert seen[0]["staleness"] == 0
+    assert any(figures["staleness"] > 0 for figures in seen)
+    assert all("importance_weight" in figures for figures in seen if figures["staleness"] > 0)
+    assert all(math.isfinite(figures["policy_loss"]) for figures in seen)
+
+
+def test_tokens_sampled_from_top_k_are_learned_as_those_of_the_whole_distribution(letters):
+    agent, envs = prepare(letters, config={"epochs": 1, "minibatch_episodes": 8})
+    agent.policy = CausalLMPolicy(agent.policy.model, 4, top_k=3)
+    figures = agent.update(envs)
+    assert figures["approx_kl"] == pytest.approx(0, abs=1e-6)
+    assert 0 < figures["importance_weight"] < 1  # each was sampled with a higher probability than the whole one gives it

@@ -13,13 +13,13 @@ from textgym_agents.rollout import Rollout
 
 def summary(rollout: Rollout) -> dict[str, float]:
     """Give means over the episodes, and over the agent's tokens: how old they were when they were learned from."""
-    version = rollout.policy_version[rollout.agent_mask]
+    ages = (rollout.version - rollout.policy_version)[rollout.agent_mask]
     figures = {
         "return": float(rollout.token_rewards.sum(1).mean()),
         "success": float(rollout.is_success.float().mean()),
         "tokens": float(rollout.num_tokens.float().mean()),
         "truncated": float(rollout.truncated.float().mean()),
-        "staleness": float((version.max() - version).float().mean()),
+        "staleness": float(ages.float().mean()),
     }
     if rollout.ref_logprobs is not None:
         figures["ref_kl"] = float((rollout.logprobs - rollout.ref_logprobs).sum(1).mean())

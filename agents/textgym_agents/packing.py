@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,15 +20,6 @@ How = Literal["packed", "sorted", "padded"]
 """How texts are laid out: several in a row; one in a row, with others of about its length; one in a row, as they come."""
 
 _ALIKE = 0.75  # sorted texts stand together while they are at least this long, against the longest of them
-
-
-class WindowedModel(SplitModel, Protocol):
-    """A split model that says what its layers see."""
-
-    @property
-    def windows(self) -> Windows:
-        """Its layer kinds."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +122,7 @@ def _packed(texts: Tensor, counts: Sequence[int], rows: Sequence[Sequence[int]])
 
 
 @torch.no_grad()
-def packs_exactly(model: WindowedModel) -> bool:
+def packs_exactly(model: SplitModel) -> bool:
     """Compare packed with unpacked logits on a few tokens: does this model keep the texts of a row apart?"""
     most = model.context_length
     lengths = [min(n, 5) for n in (most - most // 2, most // 2) if n]  # one row of both is no longer than a text may be

@@ -6,7 +6,6 @@ below is the documentation of the algorithm.
 
 from __future__ import annotations
 
-import copy
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -63,9 +62,9 @@ class PPO:
         self.accelerator = accelerator or Accelerator(cpu=policy.device.type == "cpu")
         self.kl_coef = self.config.kl_coef
         self.reward_scale = RewardScale()
-        self.reference = copy.deepcopy(policy.model).requires_grad_(False) if self.config.kl_coef else None
+        self.reference = policy.model.frozen_reference() if self.config.kl_coef else None
         if self.config.gradient_checkpointing:
-            checkpoint_layers(policy.model.lm)
+            checkpoint_layers(policy.model)
         how = self.config.packing
         if how == "auto":
             how = "packed" if packs_exactly(policy.model) else "sorted"
@@ -75,6 +74,7 @@ class PPO:
         )
         self.model, self.optimizer = self.accelerator.prepare(policy.model, optimizer)
         self._training_pass = torch.compile(self.model, dynamic=True) if self.config.compile else self.model
+        self._collector: Collector | None = None
         self._shuffle = torch.Generator().manual_seed(seed)
 
     def learn(self, envs: gym.vector.VectorEnv[Any, Any, Any], budget: int, callback: Callback | None = None) -> None:
@@ -102,7 +102,7 @@ class PPO:
         config = self.config
         start = time.perf_counter()
         # 1) collect: play, and read what was released
-        rollout = collect(envs, self.policy, config.episodes_per_update)
+        rollout = self._collector_of(envs).collect(config.episodes_per_update)
         collected = time.perf_counter()
         rollout, weights = self._as_evaluated(rollout)
         # 2) reward: what was released, and the price of leaving the reference, in the token's own stream
@@ -146,6 +146,13 @@ class PPO:
     def load(self, folder: str | Path) -> None:
         """Read the policy that ``save`` wrote."""
         self.policy.model.load(folder)
+
+    def _collector_of(self, envs: gym.vector.VectorEnv[Any, Any, Any]) -> Collector:
+        """Give the one collector of an environment: it knows what is carried over."""
+        if self._collector is None or self._collector.envs is not envs:
+            options = {"carry_over": self.config.carry_over, "max_staleness": self.config.max_staleness}
+            self._collector = Collector(envs, self.policy, **options)
+        return self._collector
 
     def _step(self, rollout: Rollout, episodes: Tensor, targets: Targets) -> dict[str, float]:
         """Take one optimizer step on the rows ``episodes``, pass by pass."""
@@ -220,10 +227,8 @@ class PPO:
         That is what was sampled, unless an older policy did, or the distribution was cut (top-k, top-p), or training runs in
         another precision. Then the clip range is laid around the policy as it stands (decoupled PPO), and tokens are weighted.
         """
-        sampling = getattr(self.policy, "sampling", None)
-        version = rollout.policy_version[rollout.agent_mask]
-        same = bool((version == version.max()).all()) and not getattr(sampling, "truncates", False)
-        if same and self.config.precision == "float32":
+        fresh = bool((rollout.policy_version == rollout.version)[rollout.agent_mask].all())
+        if fresh and not self.policy.sampling.truncates and self.config.precision == "float32":
             return rollout, None
         logprobs, values = self._evaluate(self.policy.model, rollout)
         weights = importance_weights(logprobs, rollout.logprobs, rollout.agent_mask, self.config.importance_cap)

@@ -62,6 +62,11 @@ class PPOConfig:
     """Divide rewards by the running root mean square of the returns of streams; booked in the ledger as "scale"."""
     whiten_advantages: bool = True
     """Scale advantages to mean 0 and deviation 1 over the agent's tokens of the collection (of all processes)."""
+    carry_over: bool = False
+    """Carry unfinished episodes over into the next collection, so that no slot waits for the longest text. Their tokens are
+    then some updates old: log-probs and values are computed again, and tokens weighted (``importance_cap``)."""
+    max_staleness: int = 4
+    """With ``carry_over``: most updates that a token may be old when it is learned from."""
     importance_cap: float = 2.0
     """Largest weight of a token that was sampled otherwise than it is evaluated: by an older policy, or from top-k or top-p."""
     packing: Literal["auto", "packed", "sorted", "padded"] = "auto"
@@ -93,6 +98,8 @@ class PPOConfig:
         for name in ("value_clip", "target_kl", "clip_coef_high", "kl_target"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0, or None")
+        if self.max_staleness < 0:
+            raise ValueError(f"max_staleness is {self.max_staleness}; it must be at least 0")
         if self.dual_clip is not None and not self.dual_clip > 1:
             raise ValueError(f"dual_clip is {self.dual_clip}; it must be above 1 (3 is usual), or None")
         hints = get_type_hints(type(self))
