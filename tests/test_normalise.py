@@ -32,6 +32,13 @@ def test_whitening_survives_a_constant_mass_F10():
     assert white.std(unbiased=False).item() == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.parametrize("count", range(2, 12))
+def test_rounding_is_not_blown_up_to_deviation_1_F10(count):
+    """The same number throughout: for some counts the deviation comes out above 0."""
+    x = torch.full((1, count), 1000.1, dtype=torch.float64)
+    assert whiten(x, torch.ones_like(x, dtype=torch.bool)).abs().max() < 1e-9
+
+
 def test_whitening_a_batch_of_one_gives_0_not_nan_F11():
     assert whiten(row(5.0), ALL[:, :1]).tolist() == [[0.0]]
     mask = torch.tensor([[False, True, False]])
