@@ -1,11 +1,15 @@
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from agent_kit import CONTEXT, build_lm
 from gymnasium.vector import AutoresetMode
+from safetensors.torch import load_file
 from textgym_agents import PPO, ActorCritic, CausalLMPolicy, PPOConfig, collect, tiny_gpt2, warm_up
 from textgym_agents import head as head_module
 from textgym_agents import ppo as ppo_module
@@ -399,3 +403,16 @@ def test_tokens_sampled_from_top_k_are_learned_as_those_of_the_whole_distributio
     figures = agent.update(envs)
     assert figures["approx_kl"] == pytest.approx(0, abs=1e-6)
     assert 0 < figures["importance_weight"] < 1  # each was sampled with a higher probability than the whole one gives it
+
+
+def test_two_processes_take_the_step_that_one_takes_on_all_their_episodes_F31(tmp_path):
+    """Uneven shares of tokens, and passes of which one process takes several and the other one; neither waits for the other."""
+    script = str(Path(__file__).with_name("two_processes.py"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for command, name in (([sys.executable], "one"), (launch, "two")):
+        done = subprocess.run([*command, script, str(tmp_path / name)], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = load_file(tmp_path / "one"), load_file(tmp_path / "two")
+    for name, gradient in one.items():
+        assert gradient.abs().max() > 1e-2
+        assert torch.allclose(gradient, two[name], atol=1e-4 * float(gradient.abs().max())), name

@@ -36,8 +36,8 @@ def test_values_while_acting_come_through_a_cache_of_their_own(letters):
     texts = {slot: [2 + slot] * (slot + 1) for slot in range(4)}
     for step in range(6):
         if step == 3:
-            policy.reset_slots([0, 1, 2, 3])
-            texts = {3: [9, 8, 7, 6]}  # the other three are over: rows are moved
+            policy.reset_slots([0, 1, 2])
+            texts = {3: texts[3]}  # the other three are over: its row is moved to the front
         if step == 5:
             texts[0] = [5]
         obs = np.full((len(texts), CONTEXT), -1)

@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode
 from transformers import LogitsProcessor, PreTrainedModel
 
 from textgym import Episode, Prompt, Task, TextGenVectorEnv, TextTokenizer, symbol_tokenizer
-from textgym_agents.collect import collect
+from textgym_agents.collector import collect
 from textgym_agents.model import ActorCritic, tiny_gpt2
 from textgym_agents.policy import CausalLMPolicy, Step
 

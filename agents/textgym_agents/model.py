@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GPT2Con
 from textgym.tokenizer import TextTokenizer
 from textgym_agents.head import CHUNK_ELEMENTS, is_plain, token_logprobs, working_dtype
 from textgym_agents.lora import AdaptersOff, has_adapters, load_merged, merged_state
-from textgym_agents.masks import layer_windows
+from textgym_agents.masks import Windows, layer_windows
 from textgym_agents.packing import Layout
 from textgym_agents.slots import SlotCache
 from textgym_agents.support import LogitRule, check_fit, check_value_model, head_of, probe
@@ -56,10 +56,10 @@ class ActorCritic(nn.Module):
         self.tokenizer = tokenizer
         self.vocab_size = tokenizer.vocab_size
         self.context_length = context_length
-        self.windows = layer_windows(lm.config.get_text_config(), context_length)
+        self.windows: Windows = layer_windows(lm.config.get_text_config(), context_length)
         self.logit_rule = LogitRule.read(lm.config)
         self.policy_size: int = head_of(lm).weight.shape[1]
-        self.value_lm: PreTrainedModel | None = None
+        self.value_lm: Any = None
         value_size = 0
         if value_lm is not None:
             check_value_model(value_lm, lm, tokenizer.vocab_size, context_length)
@@ -213,7 +213,7 @@ def _run(backbone: Any, ids: Tensor, positions: Tensor, mask: Any, cache: Any) -
 
 
 def _save_model(lm: PreTrainedModel, folder: Path) -> None:
-    lm.save_pretrained(folder, **({"state_dict": merged_state(lm)} if has_adapters(lm) else {}))
+    lm.save_pretrained(folder, state_dict=merged_state(lm) if has_adapters(lm) else None)
 
 
 def _load_into(lm: PreTrainedModel, saved: PreTrainedModel) -> None:
@@ -236,6 +236,7 @@ def tiny_gpt2(
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own function, in one operation
         bos_token_id=None,
         eos_token_id=None,
     )

@@ -22,7 +22,7 @@ from torch import Tensor
 from textgym.ledger import Ledger
 from textgym.rules import Rules
 from textgym_agents.checkpointing import checkpoint_layers
-from textgym_agents.collect import Collector
+from textgym_agents.collector import Collector
 from textgym_agents.figures import accounts, summary
 from textgym_agents.kl import adapt_kl_coef, kl_loss, kl_penalty
 from textgym_agents.losses import explained_variance, importance_weights, masked_mean, ppo_policy_loss, value_loss

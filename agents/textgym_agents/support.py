@@ -5,7 +5,7 @@ Left out on purpose: a list of model names. A model is supported if its own forw
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from textgym_agents.masks import layer_windows
+from textgym_agents.masks import Windows, layer_windows
 
 _PROBE_TOKENS = 2048  # longest text of the probe: a larger sliding window is taken from the config, unprobed
 _LARGE = 50.0  # the probe's largest logit, so that a cap or a factor after the head shows in a fresh model too
@@ -48,7 +48,7 @@ class SplitModel(Protocol):
     lm: PreTrainedModel
     vocab_size: int
     context_length: int
-    windows: Mapping[str, int | None]
+    windows: Windows
 
     def slot_cache(self, num_rows: int) -> Any:
         """Make an empty cache."""
