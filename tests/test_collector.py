@@ -302,7 +302,7 @@ def carried(letters, num_envs=3, seed=0, **kwargs):
 def test_unfinished_episodes_are_carried_over_and_each_is_used_once(letters):
     envs = envs_of(letters, 2)
     collector = Collector(envs, Scripted([8, 1, 1, 1, 7, 2, 3, 1, 1, 2, 2, 2, 2, 2, 2, 2], 2), carry_over=True)
-    first, second = collector.collect(3), collector.collect(3)
+    first, second = collector.collect(3), collector.collect(3, has_learned=False)  # the script would begin anew
     assert first.num_tokens.tolist() == [1, 1, 1]  # the long one goes on
     assert second.num_tokens[0] == 8
     ids = torch.cat([first.episode_id, second.episode_id]).tolist()
@@ -332,6 +332,24 @@ def test_log_probs_of_carried_episodes_are_those_of_the_weights_that_sampled_the
             assert torch.allclose(logprobs[of], rollout.logprobs[of], atol=1e-4)
             assert torch.allclose(values[of], rollout.values[of], atol=1e-4)
     assert mixed > 3
+
+
+def test_what_is_cached_of_carried_texts_is_kept_where_nothing_was_learned(letters, monkeypatch):
+    results = []
+    for has_learned in (True, False):
+        policy, collector = carried(letters)
+        collector.collect(6)
+        hidden, counts = policy.model.hidden, []
+
+        def run(ids, *rest, hidden=hidden, counts=counts):
+            counts.append(ids.numel())
+            return hidden(ids, *rest)
+
+        monkeypatch.setattr(policy.model, "hidden", run)
+        ids = collector.collect(6, has_learned=has_learned).ids
+        results.append((ids.tolist(), sum(counts)))
+    assert results[0][0] == results[1][0]
+    assert results[0][1] > results[1][1]
 
 
 @pytest.mark.parametrize("bound", [0, 1, 2])

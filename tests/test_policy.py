@@ -101,7 +101,7 @@ def test_slots_that_share_a_prompt_run_it_once(letters, shape, monkeypatch):
     check(policy, texts, range(6), policy.act(observe(list(texts.values())), range(6)))
 
 
-def test_a_text_carried_over_an_update_is_run_anew(letters):
+def test_texts_carried_over_an_update_are_run_anew(letters):
     policy = make(letters)
     texts = {0: [2, 3, 4], 1: [5, 6]}
     for _ in range(2):
@@ -111,6 +111,7 @@ def test_a_text_carried_over_an_update_is_run_anew(letters):
     with torch.no_grad():
         for parameter in policy.model.lm.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    policy.reset_slots([0, 1])
     check(policy, texts, [0, 1], policy.act(observe(list(texts.values())), [0, 1]))
 
 

@@ -42,8 +42,7 @@ class Collector:
         policy: drives the slots.
         carry_over: carry episodes that are unfinished when a collection ends over into the next one, so that slots are never
             idle; their tokens were then sampled by several versions of the policy (``Rollout.policy_version``). Nobody else
-            may step or reset the environment between two collections, and a policy that caches has to notice that its
-            weights have changed, as ``CausalLMPolicy`` does.
+            may step or reset the environment between two collections.
         max_staleness: with ``carry_over``, how many versions old a token may be when it is learned from; episodes that
             would exceed it are waited for. 0 waits for all.
 
@@ -77,12 +76,14 @@ class Collector:
         self._tape: _Tape | None = None
         self._finished: dict[int, Played] = {}  # by episode_id: releases may come late
 
-    def collect(self, episodes: int) -> Rollout:
+    def collect(self, episodes: int, *, has_learned: bool = True) -> Rollout:
         """Play one collection with the policy as it is now.
 
         Args:
             episodes: E, at least the number of slots. Without carry-over a collection is the first E episodes started; with
                 it, at least E that finished: several may do so in the last step.
+            has_learned: whether the policy may have changed since the last collection: what it has cached of texts carried
+                over is then forgotten, and rebuilt by prefill. False keeps it.
 
         Raises:
             ValueError: there are more slots than episodes, or the environment dropped every episode.
@@ -94,7 +95,7 @@ class Collector:
         if not self.carry_over:
             self._live[:] = False
         first = self._started
-        self.policy.reset_slots(np.flatnonzero(~self._live))
+        self.policy.reset_slots(np.flatnonzero(~self._live | has_learned))
         self._finished = {}
         self._refill(np.flatnonzero(~self._live))
         while not self._is_complete(episodes):

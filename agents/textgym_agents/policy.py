@@ -63,8 +63,6 @@ class CausalLMPolicy:
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._decoder = Decoder(model, num_slots, self.sampling)
         self._rows = SlotRows(num_slots)
-        self._parameters = list(model.parameters())
-        self._changes = self._count_changes()
 
     @property
     def temperature(self) -> float:
@@ -72,7 +70,7 @@ class CausalLMPolicy:
         return self.sampling.temperature
 
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
-        """Forget the texts of ``slots``; their rows are free for others."""
+        """Forget what the cache holds of ``slots``: their episodes ended, or the weights have changed since."""
         slots = np.asarray(slots, dtype=np.int64)
         self._rows.free(slots[slots < self.num_slots])  # `act` names a slot that there is not
 
@@ -96,9 +94,6 @@ class CausalLMPolicy:
             )
         tokens = torch.as_tensor(obs, device=self.device)
         lengths = (tokens >= 0).sum(1).cpu().numpy() if lengths is None else lengths
-        if (changes := self._count_changes()) != self._changes:
-            self._changes = changes
-            self._rows = SlotRows(self.num_slots)  # the cache is of other weights: it is rebuilt by prefill, row by row
         new = lengths - self._rows.cached[slots]
         for i in np.flatnonzero(new <= 0)[:1]:
             raise ValueError(
@@ -127,10 +122,6 @@ class CausalLMPolicy:
     def evaluate(self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """Give logprobs, values, entropy (B, T) of whole texts under the tempered model; see ``ActorCritic.forward``."""
         return self.model(ids, prompt_lengths, mask, self.temperature)
-
-    def _count_changes(self) -> int:
-        """Count the changes in place that the weights have seen, as autograd does: it grows when an optimizer steps."""
-        return sum([parameter._version for parameter in self._parameters])
 
     def _take_rows(self, slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
         source, target = self._rows.take(slots, lengths)

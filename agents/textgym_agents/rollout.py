@@ -29,7 +29,7 @@ class Policy(Protocol):
         ...
 
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
-        """Forget the texts of ``slots``: their episodes ended."""
+        """Forget what is cached of ``slots``: their episodes ended, or the policy has learned since."""
         ...
 
 
