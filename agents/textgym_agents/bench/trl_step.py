@@ -1,0 +1,223 @@
+"""One PPO or GRPO step of TRL at a time, in a process and a virtual environment of its own.
+
+Left out on purpose: anything of textgym. The script reads a load as JSON, builds TRL's trainer as its documentation does, and
+then takes one step whenever its standard input has a line, answering with a line of JSON: the episodes of the step, the useful
+tokens that were generated, and the seconds between the line and the end of the step. Everything else goes to stderr.
+
+What is chosen, in TRL's favour where there is a choice: float32, no dropout, no gradient checkpointing, nothing saved,
+generation in batches of ``slots`` with the KV cache, a reward model of one layer of width 8 (ours has none; TRL's PPO cannot
+do without), minibatches that are one forward pass. TRL's PPO has a value network of the policy's size, as it must. TRL's GRPO
+has none; it generates all episodes in one batch, each prompt ``group`` times, and pays a constant from a function.
+
+Usage: ``python -P trl_step.py ppo|grpo load.json``, with trl 1.12 (the last release that has PPO).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from datasets import Dataset  # pyright: ignore[reportMissingImports]
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    LogitsProcessor,
+    TrainerCallback,
+)
+from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
+from trl.experimental.ppo import PPOConfig, PPOTrainer  # pyright: ignore[reportMissingImports]
+
+FOREVER = 10_000  # steps; the parent process decides when to stop
+
+
+class ForcedEnd(LogitsProcessor):
+    """End-of-text is certain at a row's target and impossible before it; so is padding, which TRL reads as an end."""
+
+    def __init__(self, targets: torch.Tensor, prompt_width: int, eos: int, pad: int) -> None:
+        self.targets, self.prompt_width, self.eos, self.pad = targets, prompt_width, eos, pad
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Set the scores of both."""
+        due = input_ids.shape[1] - self.prompt_width + 1 >= self.targets
+        scores[:, [self.eos, self.pad]] = -float("inf")
+        scores[due] = -float("inf")
+        scores[due, self.eos] = 0.0
+        return scores
+
+
+class ForcedGenerate:
+    """A model's ``generate`` whose texts end where the load says.
+
+    Attributes:
+        tokens: useful tokens generated so far.
+    """
+
+    def __init__(self, model: Any, targets: dict[tuple[int, ...], list[int]], eos: int, pad: int) -> None:
+        self.original, self.targets, self.eos, self.pad = model.generate, targets, eos, pad
+        self.tokens = 0
+        model.generate = self
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
+        """Generate; the k-th time that a batch holds a prompt, its k-th target is due."""
+        seen: Counter[tuple[int, ...]] = Counter()
+        due = []
+        for ids, mask in zip(input_ids, attention_mask, strict=True):
+            prompt = tuple(ids[mask.bool()].tolist())
+            due.append(self.targets[prompt][seen[prompt]])
+            seen[prompt] += 1
+        width = input_ids.shape[1]
+        force = ForcedEnd(torch.tensor(due), width, self.eos, self.pad)
+        out = self.original(input_ids=input_ids, attention_mask=attention_mask, logits_processor=[force], **kwargs)
+        sequences = out if isinstance(out, torch.Tensor) else out.sequences
+        self.tokens += int(((sequences[:, width:] == self.eos).int().argmax(1) + 1).sum())
+        return out
+
+
+class OneAtATime(TrainerCallback):
+    """Waits for a line before each step, and answers with its figures after it."""
+
+    def __init__(self, generate: ForcedGenerate, episodes: int, optimizer_steps: int, answers: TextIO) -> None:
+        self.generate, self.episodes, self.optimizer_steps, self.answers = generate, episodes, optimizer_steps, answers
+        self.started = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say that all is built; wait for the first line."""
+        self._answer({"ready": True})
+        self._wait()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count optimizer steps (TRL's PPO calls this once for all of them); at the last, answer and wait."""
+        if state.global_step % self.optimizer_steps:
+            return
+        seconds = time.perf_counter() - self.started
+        self._answer({"episodes": self.episodes, "tokens": self.generate.tokens, "seconds": seconds})
+        self._wait()
+
+    def _answer(self, figures: dict[str, Any]) -> None:
+        self.answers.write(json.dumps(figures) + "\n")
+        self.answers.flush()
+
+    def _wait(self) -> None:
+        if not sys.stdin.readline():
+            sys.exit(0)
+        self.generate.tokens = 0
+        self.started = time.perf_counter()
+
+
+def make_ppo(load: dict[str, Any], tokenizer: Any, folder: str, answers: TextIO) -> PPOTrainer:
+    """Build TRL's PPO on the load."""
+    model, reference = (AutoModelForCausalLM.from_pretrained(load["model"], dtype=torch.float32) for _ in range(2))
+    value = AutoModelForSequenceClassification.from_pretrained(load["model"], num_labels=1, dtype=torch.float32)
+    room = model.config.max_position_embeddings
+    tiny = GPT2Config(vocab_size=len(tokenizer), n_positions=room, n_embd=8, n_layer=1, n_head=1, num_labels=1)
+    targets = {tuple(ids): [target] for ids, target in zip(load["prompts"], load["targets"], strict=True)}
+    generate = ForcedGenerate(model, targets, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    episodes = len(load["prompts"])
+    config = PPOConfig(
+        output_dir=folder,
+        total_episodes=episodes * FOREVER,
+        per_device_train_batch_size=episodes,
+        gradient_accumulation_steps=1,
+        num_mini_batches=episodes // load["minibatch"],
+        local_rollout_forward_batch_size=load["slots"],
+        num_ppo_epochs=load["epochs"],
+        response_length=load["max_length"],
+        stop_token="eos",
+        temperature=1.0,
+        kl_coef=load["kl_coef"],
+        num_sample_generations=0,
+        learning_rate=load["learning_rate"],
+        **_quiet(),
+    )
+    return PPOTrainer(
+        args=config,
+        processing_class=tokenizer,
+        model=model,
+        ref_model=reference,
+        reward_model=GPT2ForSequenceClassification(tiny),
+        value_model=value,
+        train_dataset=Dataset.from_dict({"input_ids": load["prompts"]}),
+        callbacks=[OneAtATime(generate, episodes, 1, answers)],
+    )
+
+
+def make_grpo(load: dict[str, Any], tokenizer: Any, folder: str, answers: TextIO) -> GRPOTrainer:
+    """Build TRL's GRPO on the load: as many episodes of the same lengths, ``group`` of them from each prompt."""
+    model = AutoModelForCausalLM.from_pretrained(load["model"], dtype=torch.float32)
+    group, episodes = load["group"], len(load["prompts"])
+    prompts = load["prompts"][: episodes // group]
+    targets = {tuple(ids): load["targets"][i * group : (i + 1) * group] for i, ids in enumerate(prompts)}
+    generate = ForcedGenerate(model, targets, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    minibatches = episodes // load["minibatch"]
+    config = GRPOConfig(
+        output_dir=folder,
+        max_steps=minibatches * load["epochs"] * FOREVER,
+        per_device_train_batch_size=load["minibatch"],
+        gradient_accumulation_steps=1,
+        steps_per_generation=minibatches,
+        num_iterations=load["epochs"],
+        num_generations=group,
+        max_completion_length=load["max_length"],
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        beta=load["kl_coef"],
+        learning_rate=load["learning_rate"],
+        disable_dropout=True,
+        **_quiet(),
+    )
+    return GRPOTrainer(
+        model=model,
+        reward_funcs=pay_nothing,
+        args=config,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_dict({"prompt": [tokenizer.decode(ids) for ids in prompts]}),
+        callbacks=[OneAtATime(generate, episodes, minibatches * load["epochs"], answers)],
+    )
+
+
+def pay_nothing(completions: list[Any], **kwargs: Any) -> list[float]:
+    """Pay every text 0: what a reward says costs no time."""
+    return [0.0] * len(completions)
+
+
+def _quiet() -> dict[str, Any]:
+    return {
+        "bf16": False,
+        "fp16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
+
+
+def main(kind: str, path: str) -> None:
+    """Read the load, build the trainer, take steps."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    load = json.loads(Path(path).read_text())
+    if load["threads"]:
+        torch.set_num_threads(load["threads"])
+    tokenizer = AutoTokenizer.from_pretrained(load["model"], padding_side="left")
+    tokenizer.pad_token_id = load["pad"]
+    with tempfile.TemporaryDirectory() as folder:
+        make = {"ppo": make_ppo, "grpo": make_grpo}[kind]
+        make(load, tokenizer, folder, answers).train()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
