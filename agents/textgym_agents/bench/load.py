@@ -67,11 +67,12 @@ class LoadConfig:
 
 
 class Load(Task):
-    """Prompts of 4 to 16 random tokens, handed out in order and over again; every text pays nothing.
+    """Prompts of 4 to 16 random tokens, handed out in order and over again; a text pays what its prompt's coin says.
 
     Attributes:
         prompts: int64 arrays, one per episode.
         targets: int64 (E,), tokens of each response, end-of-text included.
+        coins: float64 (E,), 1 or -1, what each pays.
         handed_out: episodes begun so far; set it to 0 to begin at the first prompt.
     """
 
@@ -87,6 +88,7 @@ class Load(Task):
         else:
             drawn = np.round(rng.lognormal(np.log(config.mean_length) - 0.5, 1.0, size=config.episodes))
         self.targets = np.clip(drawn, 1, config.max_length).astype(np.int64)
+        self.coins = rng.choice([-1.0, 1.0], size=config.episodes)
         self.handed_out = 0
         self._number = {tuple(ids.tolist()): number for number, ids in enumerate(self.prompts)}
         if len(self._number) < config.episodes:
@@ -115,8 +117,8 @@ class Load(Task):
         return Prompt("", self.prompts[number], {"number": number})
 
     def rewards(self, episodes: Sequence[Episode]) -> Sequence[float]:
-        """Pay nothing."""
-        return [0.0] * len(episodes)
+        """Pay 1 or -1 by the prompt's coin: rewards that cost no time, and gradients that are not 0."""
+        return [float(self.coins[episode.prompt.metadata["number"]]) for episode in episodes]
 
 
 def make_lm(config: LoadConfig, context_length: int) -> PreTrainedModel:

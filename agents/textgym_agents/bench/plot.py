@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from textgym_agents.bench.report import Row
+from textgym_agents.bench.report import Row, show_number, show_ratio
 
 OURS, OTHERS = "#1b6ca8", "#9aa3ab"
 
@@ -29,10 +29,12 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     panels = [(paint, shown) for paint, shown in panels if shown]
     if not panels:
         return []
-    figure = Figure(figsize=(6.4 * len(panels), 4.2), layout="constrained")
+    heights = [4.0 if paint is _lines else 0.8 + 0.45 * len(shown) for paint, shown in panels]
+    figure = Figure(figsize=(8.0, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(len(panels), 1, height_ratios=heights)
     for index, (paint, shown) in enumerate(panels):
-        paint(figure.add_subplot(1, len(panels), index + 1), shown)
+        paint(figure.add_subplot(grid[index]), shown)
     paths = [folder / "speed.png", folder / "speed.svg"]
     for path in paths:
         figure.savefig(path, dpi=150)
@@ -44,8 +46,7 @@ def _bars(axes: Axes, rows: Sequence[Row]) -> None:
     values = [row.value or 0.0 for row in rows]
     colours = [OURS if row.name.startswith("textgym") else OTHERS for row in rows]
     bars = axes.barh(names, values, color=colours)
-    labels = [f" {row.value:,.3g}  ({row.ratio:.1f}x)" for row in rows]
-    axes.bar_label(bars, labels)
+    axes.bar_label(bars, [f" {show_number(row.value or 0.0)} ({show_ratio(row)}x)" for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.3 * max(values))
     axes.set_xlabel(rows[0].unit)
@@ -58,7 +59,9 @@ def _lines(axes: Axes, rows: Sequence[Row]) -> None:
         line = [row for row in rows if row.name == name]
         style = "o-" if name.startswith("textgym") else "s--"
         axes.plot([row.slots or 0 for row in line], [row.value or 0.0 for row in line], style, label=name)
+    ticks = sorted({row.slots or 0 for row in rows})
     axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(slots) for slots in ticks])
     axes.set_xlabel("slots")
     axes.set_ylabel(rows[0].unit)
     axes.set_ylim(bottom=0)

@@ -136,8 +136,8 @@ def show_value(row: Row) -> str:
     if row.value is None:
         return "not run"
     if len(row.repeats) < 2:
-        return _number(row.value)
-    return f"{_number(row.value)} ({_number(min(row.repeats))} to {_number(max(row.repeats))})"
+        return show_number(row.value)
+    return f"{show_number(row.value)} ({show_number(min(row.repeats))} to {show_number(max(row.repeats))})"
 
 
 def show_ratio(row: Row) -> str:
@@ -145,7 +145,8 @@ def show_ratio(row: Row) -> str:
     return "" if row.ratio is None else f"{row.ratio:.2f}"
 
 
-def _number(value: float) -> str:
+def show_number(value: float) -> str:
+    """Write a figure with as many places as are worth reading."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

@@ -145,7 +145,7 @@ def _rollouts(load_config: LoadConfig, slots: int, repeats: int, part: str, sett
     if carried is not None:
         contestants[CARRIED] = carried
     contestants[FLOOR] = DecodeFloor(model, load, slots, seed)
-    work = dict.fromkeys((GENERATE, CONTINUOUS, DRAINED), float(load.useful))
+    work: dict[str, float] = dict.fromkeys((GENERATE, CONTINUOUS, DRAINED), float(load.useful))
     rates = alternate(contestants, repeats, work)
     notes = {
         CARRIED: "tokens sampled, all of which end up in a collection",

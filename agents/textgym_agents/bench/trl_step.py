@@ -7,7 +7,7 @@ tokens that were generated, and the seconds between the line and the end of the 
 What is chosen, in TRL's favour where there is a choice: float32, no dropout, no gradient checkpointing, nothing saved,
 generation in batches of ``slots`` with the KV cache, a reward model of one layer of width 8 (ours has none; TRL's PPO cannot
 do without), minibatches that are one forward pass. TRL's PPO has a value network of the policy's size, as it must. TRL's GRPO
-has none; it generates all episodes in one batch, each prompt ``group`` times, and pays a constant from a function.
+has none; it generates all episodes in one batch, each prompt ``group`` times, and its rewards come from a function that costs nothing.
 
 Usage: ``python -P trl_step.py ppo|grpo load.json``, with trl 1.12 (the last release that has PPO).
 """
@@ -119,7 +119,8 @@ def make_ppo(load: dict[str, Any], tokenizer: Any, folder: str, answers: TextIO)
     model, reference = (AutoModelForCausalLM.from_pretrained(load["model"], dtype=torch.float32) for _ in range(2))
     value = AutoModelForSequenceClassification.from_pretrained(load["model"], num_labels=1, dtype=torch.float32)
     room = model.config.max_position_embeddings
-    tiny = GPT2Config(vocab_size=len(tokenizer), n_positions=room, n_embd=8, n_layer=1, n_head=1, num_labels=1)
+    tiny = GPT2Config(vocab_size=len(tokenizer), n_positions=room, n_embd=8, n_layer=1, n_head=1)
+    tiny.num_labels = 1
     targets = {tuple(ids): [target] for ids, target in zip(load["prompts"], load["targets"], strict=True)}
     generate = ForcedGenerate(model, targets, tokenizer.eos_token_id, tokenizer.pad_token_id)
     episodes = len(load["prompts"])
@@ -178,7 +179,7 @@ def make_grpo(load: dict[str, Any], tokenizer: Any, folder: str, answers: TextIO
     )
     return GRPOTrainer(
         model=model,
-        reward_funcs=pay_nothing,
+        reward_funcs=pay_in_turn,
         args=config,
         processing_class=tokenizer,
         train_dataset=Dataset.from_dict({"prompt": [tokenizer.decode(ids) for ids in prompts]}),
@@ -186,9 +187,9 @@ def make_grpo(load: dict[str, Any], tokenizer: Any, folder: str, answers: TextIO
     )
 
 
-def pay_nothing(completions: list[Any], **kwargs: Any) -> list[float]:
-    """Pay every text 0: what a reward says costs no time."""
-    return [0.0] * len(completions)
+def pay_in_turn(completions: list[Any], **kwargs: Any) -> list[float]:
+    """Pay 1 and -1 in turn: rewards that cost no time, and advantages that are not 0."""
+    return [1.0 - 2.0 * (i % 2) for i in range(len(completions))]
 
 
 def _quiet() -> dict[str, Any]:

@@ -94,6 +94,6 @@ def peak_memory(work: Callable[[], object]) -> int:
     assert record.profiler is not None and record.profiler.kineto_results is not None
     for event in sorted(record.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
         if event.name() == "[memory]":
-            held += event.nbytes()
+            held += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
             peak = max(peak, held)
     return peak
