@@ -36,7 +36,7 @@ def test_a_process_that_ends_says_what_it_wrote():
         TrlStep(Path(sys.executable), "nothing", SMALL, STEP)
 
 
-@pytest.mark.parametrize("kind", ["ppo", "grpo"])
+@pytest.mark.parametrize("kind", ["ppo", "grpo", "grpo-continuous"])
 def test_trl_takes_one_step_at_a_time(kind):
     python = os.environ.get("TEXTGYM_TRL_PYTHON")
     if not python:

@@ -174,28 +174,32 @@ def batches(lm: PreTrainedModel, load: Load, slots: int) -> InProcess:
     return InProcess(work)
 
 
-class ContinuousBatching:
-    """transformers' own continuous batching, its manager kept alive between runs; a text's length is its ``max_new_tokens``.
+def continuous_settings(load: Load, slots: int, seed: int) -> dict[str, Any]:
+    """Give the settings of transformers' continuous batching: of what was tried on a CPU, the fastest.
 
-    Its settings are those that were fastest on a CPU of what was tried: attention "sdpa" over a paged cache in pages of 32
-    tokens, no sharing of pages between prompts, room for every text, a prefill of all free slots in one batch. Asynchronous
-    batching and graphs exist for accelerators only.
+    A paged cache in pages of 32 tokens (16 to 144 made no difference) with room for every text, no sharing of pages between
+    prompts (a fifth slower), batches with room for a few prompts beside a token of every text (a much larger room is a third
+    slower, less makes prompts wait). Asynchronous batching and graphs exist for accelerators only.
     """
+    page = 32
+    return {
+        "page_size": page,
+        "num_blocks": slots * (-(-load.context_length // page) + 1),
+        "max_batch_tokens": max(128, 4 * slots),
+        "max_requests_per_batch": slots,
+        "allow_block_sharing": False,
+        "use_async_batching": False,
+        "use_cuda_graph": False,
+        "seed": seed,
+    }
+
+
+class ContinuousBatching:
+    """transformers' own continuous batching, its manager kept alive between runs; a text's length is its ``max_new_tokens``."""
 
     def __init__(self, lm: PreTrainedModel, load: Load, slots: int, seed: int) -> None:
         self.load = load
-        page = 32
-        blocks = slots * (-(-load.context_length // page) + 1)
-        settings = ContinuousBatchingConfig(
-            page_size=page,
-            num_blocks=blocks,
-            max_batch_tokens=max(512, slots * load.max_prompt_tokens),
-            max_requests_per_batch=slots,
-            allow_block_sharing=False,
-            use_async_batching=False,
-            use_cuda_graph=False,
-            seed=seed,
-        )
+        settings = ContinuousBatchingConfig(**continuous_settings(load, slots, seed))
         sampling = GenerationConfig(
             do_sample=True,
             temperature=1.0,

@@ -92,6 +92,7 @@ def speed(config: SpeedConfig, tell: Callable[[str], None] = print) -> list[Row]
     """Measure the parts, write the report and the plot. Returns the rows."""
     if config.plot and importlib.util.find_spec("matplotlib") is None:
         raise ValueError("the plot needs matplotlib: pip install 'textgym[plot]', or --no-plot")
+    draw = importlib.import_module("textgym_agents.bench.plot").draw if config.plot else None
     config = _tiny(config) if config.quick else config
     measure: dict[Part, Callable[[SpeedConfig], list[Row]]] = {
         "rollout": _rollout,
@@ -108,8 +109,8 @@ def speed(config: SpeedConfig, tell: Callable[[str], None] = print) -> list[Row]
             torch.set_num_threads(config.threads)
         rows += measure[part](config)
         write_report(config.out, rows, asdict(config))  # after every part: a later one that fails costs only itself
-    if config.plot:
-        importlib.import_module("textgym_agents.bench.plot").draw(rows, config.out)
+    if draw is not None:
+        draw(rows, config.out)
     return rows
 
 

@@ -7,9 +7,10 @@ tokens that were generated, and the seconds between the line and the end of the 
 What is chosen, in TRL's favour where there is a choice: float32, no dropout, no gradient checkpointing, nothing saved,
 generation in batches of ``slots`` with the KV cache, a reward model of one layer of width 8 (ours has none; TRL's PPO cannot
 do without), minibatches that are one forward pass. TRL's PPO has a value network of the policy's size, as it must. TRL's GRPO
-has none; it generates all episodes in one batch, each prompt ``group`` times, and its rewards come from a function that costs nothing.
+has none; it generates all episodes in one batch, or by transformers' continuous batching, each prompt ``group`` times, and its
+rewards cost nothing.
 
-Usage: ``python -P trl_step.py ppo|grpo load.json``, with trl 1.12 (the last release that has PPO).
+Usage: ``python -P trl_step.py ppo|grpo|grpo-continuous load.json``, with trl 1.12 (the last release that has PPO).
 """
 
 from __future__ import annotations
@@ -56,31 +57,57 @@ class ForcedEnd(LogitsProcessor):
 
 
 class ForcedGenerate:
-    """A model's ``generate`` whose texts end where the load says.
+    """A model's ``generate`` and ``generate_batch`` whose texts end where the load says.
 
     Attributes:
         tokens: useful tokens generated so far.
     """
 
     def __init__(self, model: Any, targets: dict[tuple[int, ...], list[int]], eos: int, pad: int) -> None:
-        self.original, self.targets, self.eos, self.pad = model.generate, targets, eos, pad
+        self.model, self.original, self.targets, self.eos, self.pad = model, model.generate, targets, eos, pad
         self.tokens = 0
-        model.generate = self
+        model.generate, model.generate_batch = self, self.generate_batch
 
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
-        """Generate; the k-th time that a batch holds a prompt, its k-th target is due."""
-        seen: Counter[tuple[int, ...]] = Counter()
-        due = []
-        for ids, mask in zip(input_ids, attention_mask, strict=True):
-            prompt = tuple(ids[mask.bool()].tolist())
-            due.append(self.targets[prompt][seen[prompt]])
-            seen[prompt] += 1
+        """Generate in a padded batch."""
+        due = self._due([ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)])
         width = input_ids.shape[1]
         force = ForcedEnd(torch.tensor(due), width, self.eos, self.pad)
         out = self.original(input_ids=input_ids, attention_mask=attention_mask, logits_processor=[force], **kwargs)
         sequences = out if isinstance(out, torch.Tensor) else out.sequences
         self.tokens += int(((sequences[:, width:] == self.eos).int().argmax(1) + 1).sum())
         return out
+
+    def generate_batch(
+        self, inputs: list[list[int]], generation_config: Any, continuous_batching_config: Any, progress_bar: bool
+    ) -> dict[str, Any]:
+        """Generate by continuous batching, as the original does but that each text has a length of its own."""
+        with self.model.continuous_batching_context_manager(
+            generation_config=generation_config, continuous_batching_config=continuous_batching_config, timeout=5, warmup=False
+        ) as manager:
+            due = self._due(inputs)
+            asked = [
+                manager.add_request(ids, max_new_tokens=target, eos_token_id=-1)
+                for ids, target in zip(inputs, due, strict=True)
+            ]
+            written: dict[str, Any] = {}
+            while len(written) < len(asked):
+                result = manager.get_result(timeout=1)
+                if result is None and not manager.is_running():
+                    raise RuntimeError("continuous batching stopped before every text was written")
+                if result is not None and result.is_finished():
+                    written[result.request_id] = result
+        self.tokens += sum(len(result.generated_tokens) for result in written.values())
+        return {name: written[name] for name in asked}
+
+    def _due(self, prompts: list[list[int]]) -> list[int]:
+        """Give the target of each row; the k-th time that a batch holds a prompt, it is the prompt's k-th."""
+        seen: Counter[tuple[int, ...]] = Counter()
+        due = []
+        for prompt in map(tuple, prompts):
+            due.append(self.targets[prompt][seen[prompt]])
+            seen[prompt] += 1
+        return due
 
 
 class OneAtATime(TrainerCallback):
@@ -152,7 +179,7 @@ def make_ppo(load: dict[str, Any], tokenizer: Any, folder: str, answers: TextIO)
     )
 
 
-def make_grpo(load: dict[str, Any], tokenizer: Any, folder: str, answers: TextIO) -> GRPOTrainer:
+def make_grpo(load: dict[str, Any], tokenizer: Any, folder: str, answers: TextIO, continuous: bool = False) -> GRPOTrainer:
     """Build TRL's GRPO on the load: as many episodes of the same lengths, ``group`` of them from each prompt."""
     model = AutoModelForCausalLM.from_pretrained(load["model"], dtype=torch.float32)
     group, episodes = load["group"], len(load["prompts"])
@@ -175,6 +202,8 @@ def make_grpo(load: dict[str, Any], tokenizer: Any, folder: str, answers: TextIO
         beta=load["kl_coef"],
         learning_rate=load["learning_rate"],
         disable_dropout=True,
+        use_transformers_continuous_batching=continuous,
+        transformers_continuous_batching_config=load["continuous_batching"] if continuous else None,
         **_quiet(),
     )
     return GRPOTrainer(
@@ -216,8 +245,11 @@ def main(kind: str, path: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(load["model"], padding_side="left")
     tokenizer.pad_token_id = load["pad"]
     with tempfile.TemporaryDirectory() as folder:
-        make = {"ppo": make_ppo, "grpo": make_grpo}[kind]
-        make(load, tokenizer, folder, answers).train()
+        if kind == "ppo":
+            trainer = make_ppo(load, tokenizer, folder, answers)
+        else:
+            trainer = make_grpo(load, tokenizer, folder, answers, continuous=kind == "grpo-continuous")
+        trainer.train()
 
 
 if __name__ == "__main__":

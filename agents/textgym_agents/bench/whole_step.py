@@ -17,11 +17,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from textgym_agents.bench.contestants import Contestant, ForcedLengths, make_envs
+from textgym_agents.bench.contestants import Contestant, ForcedLengths, continuous_settings, make_envs
 from textgym_agents.bench.load import Load, LoadConfig, make_model
 from textgym_agents.ppo import PPO, PPOConfig
 
 SCRIPT = Path(__file__).with_name("trl_step.py")
+TRL = {
+    "ppo": "TRL PPO",
+    "grpo": "TRL GRPO (no value network)",
+    "grpo-continuous": "TRL GRPO, continuous batching (no value network)",
+}
 HOW_TO_TRL = "python -m venv trl && trl/bin/pip install 'trl == 1.12.0' requests; then --trl-python trl/bin/python"
 HOW_TO_SB3 = "pip install 'textgym[sb3]'"
 
@@ -135,6 +140,7 @@ class TrlStep:
             "learning_rate": step.learning_rate,
             "group": step.group,
             "threads": step.threads,
+            "continuous_batching": continuous_settings(self.load, step.slots, seed=0),
         }
 
     def _answer(self) -> dict[str, float]:
@@ -157,7 +163,7 @@ def step_contestants(
     """Build everyone who can run here. Returns contestants and, for those who cannot, what to install; both by name."""
     contestants: dict[str, Contestant] = {"textgym PPO, shared value head": OurStep(load_config, step)}
     missing: dict[str, str] = {}
-    for kind, name in (("ppo", "TRL PPO"), ("grpo", "TRL GRPO (no value network)")):
+    for kind, name in TRL.items():
         if trl_python is None:
             missing[name] = HOW_TO_TRL
         else:
