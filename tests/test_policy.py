@@ -65,6 +65,72 @@ def test_act_and_evaluate_agree_on_the_same_text(letters):
     assert torch.allclose(got[1], torch.tensor(values), atol=1e-4)
 
 
+def counted(policy, monkeypatch):
+    """Count the tokens that the model runs."""
+    counts, hidden = [], policy.model.hidden
+
+    def run(ids, *args):
+        counts.append(ids.numel())
+        return hidden(ids, *args)
+
+    monkeypatch.setattr(policy.model, "hidden", run)
+    return counts
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "mistral"])
+def test_slots_that_share_a_prompt_run_it_once(letters, shape, monkeypatch):
+    monkeypatch.setattr("textgym_agents.policy.LEAST_SAVED", 1)
+    monkeypatch.setattr("textgym_agents.prefix.LEAST_SAVED", 1)
+    policy = make(letters, shape, num_slots=6)
+    counts = counted(policy, monkeypatch)
+    system = np.random.default_rng(0).integers(len(letters), size=12).tolist()
+    # 1) a prefix of 12 tokens that all have, two equal texts: 12 + 3 x 2 tokens instead of 4 x 14
+    texts = {0: [*system, 3, 4], 1: [*system, 5, 6], 2: [*system, 3, 4], 3: [*system, 7, 8]}
+    check(policy, texts, [0, 1, 2, 3], policy.act(observe(list(texts.values())), [0, 1, 2, 3]))
+    assert sum(counts) == 12 + 3 * 2
+    # 2) two more that find it in the cache, beside the others that go on
+    for slot, text in texts.items():
+        text.append(slot)
+    texts |= {4: [*system, 3, 4, 9], 5: [*system, 3, 9]}
+    counts.clear()
+    check(policy, texts, range(6), policy.act(observe(list(texts.values())), range(6)))
+    assert sum(counts) <= 2 * 2 + 6
+    # 3) all of them go on as if each had been run alone
+    for slot, text in texts.items():
+        text.append(slot + 2)
+    check(policy, texts, range(6), policy.act(observe(list(texts.values())), range(6)))
+
+
+def test_a_text_carried_over_an_update_is_run_anew(letters):
+    policy = make(letters)
+    texts = {0: [2, 3, 4], 1: [5, 6]}
+    for _ in range(2):
+        step = policy.act(observe(list(texts.values())), [0, 1])
+        for text, token in zip(texts.values(), step.tokens.tolist(), strict=True):
+            text.append(token)
+    with torch.no_grad():
+        for parameter in policy.model.lm.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    check(policy, texts, [0, 1], policy.act(observe(list(texts.values())), [0, 1]))
+
+
+def test_lengths_that_are_told_are_not_read(letters):
+    told, read = make(letters, seed=3), make(letters, seed=3)
+    obs = observe([[2, 3], [4, 5, 6]])
+    assert torch.equal(told.act(obs, [0, 1], np.array([2, 3])).tokens, read.act(obs, [0, 1]).tokens)
+
+
+def test_log_probs_are_those_of_the_truncated_distribution(letters):
+    policy = make(letters, num_slots=300, top_k=3)
+    step = policy.act(observe([[2, 3]] * 300), np.arange(300))
+    assert len(step.tokens.unique()) <= 3
+    with torch.no_grad():
+        best = policy.model.lm(input_ids=torch.tensor([[2, 3]])).logits[0, -1].topk(3)
+    expected = dict(zip(best.indices.tolist(), best.values.log_softmax(-1).tolist(), strict=True))
+    for token, logprob in zip(step.tokens.tolist(), step.logprobs.tolist(), strict=True):
+        assert logprob == pytest.approx(expected[token], abs=1e-4)
+
+
 def test_sampling_follows_the_distribution(letters):
     policy = make(letters, num_slots=4000)
     texts = [[2, 3]] * 4000

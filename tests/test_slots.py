@@ -63,7 +63,7 @@ def test_rows_read_in_place_equal_rows_read_by_index(letters):
     assert torch.equal(*out)
 
 
-def test_moved_rows_keep_their_texts(letters):
+def test_copied_rows_hold_the_same_texts(letters):
     lm = build_lm("gpt2", len(letters))
     model = ActorCritic(lm, letters, CONTEXT)
     cache = model.slot_cache(4)
@@ -71,7 +71,7 @@ def test_moved_rows_keep_their_texts(letters):
     at = torch.arange(2).expand_as(ids)
     with torch.no_grad():
         model.hidden(ids, at, cache.aim(None, at, 2, lm.dtype), cache)
-        cache.move_rows(torch.tensor([1, 3]))
+        cache.copy_rows(torch.tensor([1, 3]), torch.tensor([0, 1]), 2)
         at = torch.full((2, 1), 2)
         hidden = model.hidden(torch.tensor([[2], [3]]), at, cache.aim(None, at, 3, lm.dtype), cache)
         logits = model.logits(hidden)[:, 0]

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from gymnasium.vector import AutoresetMode
 
 from textgym import Episode, Release, Task, TextGenVectorEnv
-from textgym_agents.rollout import Policy, collect
+from textgym_agents.collect import collect
+from textgym_agents.rollout import Policy
 
 
 def play(task: Task, policy: Policy, *, episodes: int, num_slots: int, seed: int, device: str) -> list[tuple[Episode, Release]]:

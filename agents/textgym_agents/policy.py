@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from textgym_agents.decode import Decoder, Sampled, groups_by_length
 from textgym_agents.model import ActorCritic
+from textgym_agents.prefix import LEAST_SAVED, share
+from textgym_agents.rows import SlotRows
+from textgym_agents.sampling import Sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,38 +41,48 @@ class CausalLMPolicy:
         model: the language model and its value head.
         num_slots: N, rows of the environment.
         seed: of the policy's own generator.
-        temperature: of sampling; log-probs are those of the tempered distribution.
+        temperature: of sampling; log-probs are those of the distribution that was sampled from.
+        top_k: sample from the k most probable tokens only; None: from all.
+        top_p: sample from the fewest most probable tokens that hold this much probability.
     """
 
-    def __init__(self, model: ActorCritic, num_slots: int, *, seed: int = 0, temperature: float = 1.0) -> None:
-        if temperature <= 0:
-            raise ValueError(f"temperature is {temperature}; it must be above 0")
+    def __init__(
+        self,
+        model: ActorCritic,
+        num_slots: int,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+    ) -> None:
+        self.sampling = Sampling(temperature, top_k, top_p)
         self.model = model
         self.num_slots = num_slots
-        self.temperature = temperature
         self.device = model.lm.device
         self._generator = torch.Generator(self.device).manual_seed(seed)
-        self._cache = model.slot_cache(num_slots)
-        self._row_of = np.full(num_slots, -1, dtype=np.int64)  # cache row of each slot, -1: none
-        self._slot_of = np.zeros(0, dtype=np.int64)  # slot of each cache row in use, -1: free
-        self._cached = np.zeros(num_slots, dtype=np.int64)  # tokens of each slot that are in the cache
+        self._decoder = Decoder(model, num_slots, self.sampling)
+        self._rows = SlotRows(num_slots)
+        self._weights = self._count_changes()
+
+    @property
+    def temperature(self) -> float:
+        """Of sampling and of evaluation."""
+        return self.sampling.temperature
 
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
         """Forget the texts of ``slots``; their rows are free for others."""
         slots = np.asarray(slots, dtype=np.int64)
-        slots = slots[slots < self.num_slots]  # `act` names a slot that there is not
-        rows = self._row_of[slots]
-        self._slot_of[rows[rows >= 0]] = -1
-        self._row_of[slots] = -1
-        self._cached[slots] = 0
+        self._rows.free(slots[slots < self.num_slots])  # `act` names a slot that there is not
 
     @torch.no_grad()
-    def act(self, obs: Any, slots: Sequence[int] | np.ndarray) -> Step:
+    def act(self, obs: Any, slots: Sequence[int] | np.ndarray, lengths: npt.NDArray[np.int64] | None = None) -> Step:
         """Sample the next token of each of ``slots``.
 
         Args:
             obs: int64 (n, context_length), right-padded with -1; row i is the text of ``slots[i]``.
             slots: which slots, n of them.
+            lengths: int64 (n,), tokens of each text, for who knows them: reading them off ``obs`` waits for the device.
 
         Raises:
             ValueError: a text has not grown since its slot last acted, and ``reset_slots`` was not called.
@@ -79,87 +94,140 @@ class CausalLMPolicy:
                 "num_envs"
             )
         tokens = torch.as_tensor(obs, device=self.device)
-        lengths = (tokens >= 0).sum(1).cpu().numpy()
-        for i in np.flatnonzero(lengths <= self._cached[slots])[:1]:
+        lengths = (tokens >= 0).sum(1).cpu().numpy() if lengths is None else lengths
+        if (changes := self._count_changes()) != self._weights:
+            self._weights = changes
+            self._rows = SlotRows(self.num_slots)  # the cache is of other weights: it is rebuilt by prefill, row by row
+        new = lengths - self._rows.cached[slots]
+        for i in np.flatnonzero(new <= 0)[:1]:
             raise ValueError(
-                f"slot {slots[i]} has {lengths[i]} tokens but {self._cached[slots[i]]} were seen before; call reset_slots "
+                f"slot {slots[i]} has {lengths[i]} tokens but {self._rows.cached[slots[i]]} were seen before; call reset_slots "
                 "when an episode ends"
             )
         self._take_rows(slots)
-        hidden = torch.empty(len(slots), self.model.hidden_size, dtype=self.model.lm.dtype, device=self.device)
-        # 1) texts that are several tokens ahead of the cache (new prompts, replies): one pass for all of them
-        several = lengths - self._cached[slots] > 1
-        if len(slots) <= len(self._slot_of) // 2:
+        uniforms = torch.rand(len(slots), generator=self._generator, device=self.device)
+        several = new > 1
+        if len(slots) <= len(self._rows) // 2:
             several[:] = True  # few of many rows: reading just theirs costs less than one pass over all
-        for which, run in ((several, self._catch_up), (~several, self._decode)):
-            # 2) all others: one token each, over the rows as they lie in the cache
-            if which.any():
-                part = torch.from_numpy(np.flatnonzero(which)).to(self.device)
-                hidden[part] = run(tokens[part], slots[which], lengths[which])
-        self._cached[slots] = lengths
-        return self._sample(hidden)
+        parts = []
+        # 1) texts that are several tokens ahead of the cache: new prompts, replies
+        if several.any():
+            parts.append(self._catch_up(tokens, np.flatnonzero(several), slots, lengths, uniforms))
+        # 2) all others: one token each, over the rows as they lie in the cache
+        if not several.all():
+            parts.append(self._decode(tokens, np.flatnonzero(~several), slots, lengths, uniforms))
+        self._rows.cached[slots] = lengths
+        step = self._in_order(parts)
+        # On CUDA the environment looks, with the step's one transfer; it refuses the token V.
+        if self.device.type == "cpu" and (step.tokens >= self.model.vocab_size).any():
+            raise FloatingPointError("the model's logits are not finite, so no token can be sampled; its weights may be NaN")
+        return step
 
     def evaluate(self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Give logprobs, values, entropy (B, T) of whole texts; see ``ActorCritic.forward``."""
+        """Give logprobs, values, entropy (B, T) of whole texts under the tempered model; see ``ActorCritic.forward``."""
         return self.model(ids, prompt_lengths, mask, self.temperature)
 
-    def _take_rows(self, slots: np.ndarray) -> None:
-        """Give every slot a cache row; first close the gaps where more than half of the rows in use are free."""
-        missing = slots[self._row_of[slots] < 0]
-        if len(missing) == 0 and (self._slot_of >= 0).sum() > len(self._slot_of) // 2:
-            return
-        used = np.flatnonzero(self._slot_of >= 0)
-        if len(used) + len(missing) <= len(self._slot_of) // 2:
-            self._cache.move_rows(torch.from_numpy(used).to(self.device))
-            self._slot_of = self._slot_of[used]
-            self._row_of[self._slot_of] = np.arange(len(used))
-        grow = len(missing) - int((self._slot_of < 0).sum())
-        self._slot_of = np.append(self._slot_of, np.full(max(0, grow), -1, dtype=np.int64))
-        rows = np.flatnonzero(self._slot_of < 0)[: len(missing)]
-        self._slot_of[rows] = missing
-        self._row_of[missing] = rows
+    def _count_changes(self) -> int:
+        """Count the changes in place that the weights have seen, as autograd does: it grows when an optimizer steps."""
+        return sum(parameter._version for parameter in self.model.parameters())
 
-    def _catch_up(self, tokens: Tensor, slots: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """Run the tokens that the cache lacks, several per row. Returns the last token's hidden state (G, hidden)."""
-        first = torch.from_numpy(self._cached[slots]).to(self.device)
-        count = torch.from_numpy(lengths - self._cached[slots]).to(self.device)
-        width, queries = int(lengths.max()), int((lengths - self._cached[slots]).max())
-        columns = first[:, None] + torch.arange(queries, device=self.device)
-        # Rows with fewer new tokens repeat their last one in the spare column, which nobody reads.
-        spare = columns >= (first + count)[:, None]
-        ids = tokens.gather(1, columns.clamp(max=tokens.shape[1] - 1)).masked_fill(spare, 0)
-        positions = columns.clamp(max=self.model.context_length - 1)
-        mask = self._cache.aim(
-            torch.from_numpy(self._row_of[slots]).to(self.device),
-            columns.masked_fill(spare, self.model.context_length),
-            width,
-            self.model.lm.dtype,
-        )
-        hidden = self.model.hidden(ids, positions, mask, self._cache)
-        return hidden[torch.arange(len(slots), device=self.device), count - 1]
+    def _take_rows(self, slots: npt.NDArray[np.int64]) -> None:
+        source, target = self._rows.take(slots)
+        if len(source):
+            self._copy(source, target, int(self._rows.cached[self._rows.slot_of[target]].max()))
 
-    def _decode(self, tokens: Tensor, slots: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """Run one token for each of ``slots`` over all rows in use. Returns hidden states (G, hidden)."""
-        in_use = len(self._slot_of)
-        rows = torch.from_numpy(self._row_of[slots]).to(self.device)
-        columns = torch.full((in_use,), self.model.context_length, dtype=torch.int64)  # rows that sit out: spare column
-        columns[rows.cpu()] = torch.from_numpy(lengths - 1)
-        columns = columns.to(self.device)
-        ids = torch.zeros(in_use, dtype=torch.int64, device=self.device)
-        at = torch.from_numpy(lengths - 1).to(self.device)
-        ids[rows] = tokens.gather(1, at[:, None]).squeeze(1)
-        mask = self._cache.aim(None, columns[:, None], int(lengths.max()), self.model.lm.dtype)
-        positions = columns.clamp(max=self.model.context_length - 1)[:, None]
-        return self.model.hidden(ids[:, None], positions, mask, self._cache)[rows, 0]
+    def _decode(
+        self,
+        tokens: Tensor,
+        at: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        uniforms: Tensor,
+    ) -> tuple[npt.NDArray[np.int64], Sampled]:
+        """Run the last token of the texts ``at`` over all rows in use; rows that sit out read the first text's first token."""
+        rows, last = self._rows.row_of[slots[at]], lengths[at] - 1
+        plan = np.zeros((3, self._decoder.rows_for(len(self._rows))), dtype=np.int64)
+        plan[2] = self._decoder.spare
+        plan[:, rows] = at, last, last
+        text, read, columns = self._upload(plan)
+        sampled = self._decoder.one_each(tokens[text, read], columns, uniforms[text], int(lengths[at].max()))
+        where = self._upload(rows)
+        return at, Sampled(*(figure[where] for figure in sampled))
 
-    def _sample(self, hidden: Tensor) -> Step:
-        """Sample by the inverse of the distribution function: one uniform number per row."""
-        logits = self.model.logits(hidden) / self.temperature
-        logprobs = logits.log_softmax(-1)
-        cdf = logprobs.exp().cumsum(-1)
-        # A little under the total, so that rounding never passes the last token with probability above 0.
-        draw = torch.rand(len(hidden), 1, generator=self._generator, device=self.device) * (1 - 2**-22) * cdf[:, -1:]
-        tokens = torch.searchsorted(cdf, draw, right=True)
-        if (tokens >= self.model.vocab_size).any():
-            raise FloatingPointError("the model's logits are not finite, so no token can be sampled; its weights may be NaN")
-        return Step(tokens.squeeze(1), logprobs.gather(1, tokens).squeeze(1), self.model.values(hidden))
+    def _catch_up(
+        self,
+        tokens: Tensor,
+        at: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        uniforms: Tensor,
+    ) -> tuple[npt.NDArray[np.int64], Sampled]:
+        """Run the tokens that the cache lacks of the texts ``at``."""
+        rows, cached = self._rows.row_of[slots], self._rows.cached[slots]
+        held, fresh, grown = np.flatnonzero(cached), at[cached[at] == 0], at[cached[at] > 0]
+        states = []
+        if len(fresh):
+            texts, others = tokens[self._upload(fresh)], tokens[self._upload(held)]
+            states.append(self._enter(texts, rows[fresh], lengths[fresh], others, rows[held], cached[held]))
+        if len(grown):
+            states.append(self._run(tokens[self._upload(grown)], rows[grown], cached[grown], lengths[grown]))
+        at = np.concatenate([fresh, grown])
+        return at, self._decoder.sample(torch.cat(states), uniforms[self._upload(at)])
+
+    def _enter(
+        self,
+        texts: Tensor,
+        rows: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        held: Tensor,
+        held_rows: npt.NDArray[np.int64],
+        held_lengths: npt.NDArray[np.int64],
+    ) -> Tensor:
+        """Run new texts (n, L) in ``rows``; what they share with each other and with ``held`` ones is run once and copied."""
+        start = np.zeros_like(lengths)
+        sharing = None
+        if lengths.sum() >= LEAST_SAVED:  # the texts come to the host once per refill, not per token
+            sharing = share(texts.cpu().numpy(), lengths, held.cpu().numpy(), held_lengths)
+        if sharing is None:
+            return self._run(texts, rows, start, lengths)
+        leaders, start = rows[sharing.leaders], sharing.copied
+        if start.any():
+            self._copy(held_rows[sharing.donors], leaders, int(start.max()))
+        computed = texts[self._upload(sharing.leaders)]
+        if sharing.common:
+            self._run(computed[:1], leaders[:1], start[:1], np.full(1, sharing.common))
+            start = np.full_like(start, sharing.common)
+            self._copy(leaders[:1].repeat(len(leaders) - 1), leaders[1:], sharing.common)
+        states = self._run(computed, leaders, start, lengths[sharing.leaders])
+        twins = np.setdiff1d(np.arange(len(rows)), sharing.leaders)
+        self._copy(leaders[sharing.leader_of[twins]], rows[twins], int(lengths.max()))
+        return states[self._upload(sharing.leader_of)]
+
+    def _run(
+        self, texts: Tensor, rows: npt.NDArray[np.int64], start: npt.NDArray[np.int64], stop: npt.NDArray[np.int64]
+    ) -> Tensor:
+        """Run tokens ``start`` to ``stop`` of ``texts`` (n, L) in ``rows``. Returns the states of the last ones (n, hidden)."""
+        groups = groups_by_length(stop - start)
+        states = []
+        for group in groups:
+            which, row, first, count = self._upload(np.stack([group, rows[group], start[group], (stop - start)[group]]))
+            columns = first[:, None] + torch.arange(int((stop - start)[group].max()), device=self.device)
+            ids = texts[which[:, None], columns.clamp(max=texts.shape[1] - 1)]
+            states.append(self._decoder.several(row, ids, first, count, int(stop[group].max())))
+        return torch.cat(states)[self._upload(np.argsort(np.concatenate(groups)))]
+
+    def _copy(self, source: npt.NDArray[np.int64], target: npt.NDArray[np.int64], width: int) -> None:
+        if len(source):
+            self._decoder.cache.copy_rows(self._upload(source), self._upload(target), width)
+
+    def _in_order(self, parts: Sequence[tuple[npt.NDArray[np.int64], Sampled]]) -> Step:
+        """Lay what was sampled for the texts ``at`` of each part out in the order of the texts."""
+        order = np.concatenate([at for at, _ in parts])
+        sampled = parts[0][1] if len(parts) == 1 else Sampled(*map(torch.cat, zip(*(part for _, part in parts), strict=True)))
+        if (order[1:] > order[:-1]).all():
+            return Step(*sampled)
+        where = self._upload(np.argsort(order))
+        return Step(*(figure[where] for figure in sampled))
+
+    def _upload(self, numbers: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(numbers).to(self.device)

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from textgym.rules import Rules
+from textgym_agents.collect import collect
 from textgym_agents.losses import (
     explained_variance,
     kl_penalty,
@@ -31,7 +32,7 @@ from textgym_agents.losses import (
 )
 from textgym_agents.policy import CausalLMPolicy
 from textgym_agents.returns import stream_gae
-from textgym_agents.rollout import Rollout, collect
+from textgym_agents.rollout import Rollout
 
 Callback = Callable[[Mapping[str, float]], None]
 

@@ -48,12 +48,12 @@ class SlotLayer(CacheLayerMixin):
             held.append(seen.transpose(1, 2))
         return held[0], held[1]
 
-    def move_rows(self, rows: Tensor) -> None:
-        """Move ``rows`` to the front, in this order."""
+    def copy_rows(self, source: Tensor, target: Tensor, width: int) -> None:
+        """Copy the first ``width`` columns of rows ``source`` to rows ``target``."""
         if self.is_initialized:
             assert self.keys is not None and self.values is not None
-            self.keys[: len(rows)] = self.keys[rows]
-            self.values[: len(rows)] = self.values[rows]
+            self.keys[target, :width] = self.keys[source, :width]
+            self.values[target, :width] = self.values[source, :width]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Columns that attention sees, and their offset."""
@@ -103,8 +103,8 @@ class SlotCache(Cache):
             layer.rows, layer.columns, layer.width = rows, columns, width
         return attention_masks(columns, torch.arange(width, device=columns.device), self.windows, dtype)
 
-    def move_rows(self, rows: Tensor) -> None:
-        """Move ``rows`` to the front of every layer, in this order."""
+    def copy_rows(self, source: Tensor, target: Tensor, width: int) -> None:
+        """Copy the first ``width`` columns of rows ``source`` to rows ``target``, in every layer; both int64 (n,)."""
         for layer in self.layers:
             assert isinstance(layer, SlotLayer)
-            layer.move_rows(rows)
+            layer.copy_rows(source, target, width)

@@ -13,16 +13,18 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from gymnasium.vector import AutoresetMode
 from transformers import ContinuousBatchingConfig, GenerationConfig, LogitsProcessor, PreTrainedModel
 
 from textgym import TextGenVectorEnv
-from textgym_agents import rollout
 from textgym_agents.bench.load import Load
+from textgym_agents.collect import Collector, collect
+from textgym_agents.decode import Decoder
 from textgym_agents.model import ActorCritic
 from textgym_agents.policy import CausalLMPolicy, Step
-from textgym_agents.rollout import collect
+from textgym_agents.sampling import Sampling
 
 
 class Contestant(Protocol):
@@ -72,14 +74,14 @@ class ForcedLengths(CausalLMPolicy):
         super().reset_slots(slots)
         self._fresh[slots] = True
 
-    def act(self, obs: Any, slots: Sequence[int] | np.ndarray) -> Step:
+    def act(self, obs: Any, slots: Sequence[int] | np.ndarray, lengths: npt.NDArray[np.int64] | None = None) -> Step:
         """Sample, and put end-of-text where it is due and nowhere else."""
         slots = np.asarray(slots)
         for i in np.flatnonzero(self._fresh[slots]):
             prompt = [token for token in obs[i, : self.load.max_prompt_tokens].tolist() if token >= 0]
             self._left[slots[i]] = self.load.target(prompt)
         self._fresh[slots] = False
-        step = super().act(obs, slots)
+        step = super().act(obs, slots, lengths)
         self.sampled += len(slots)
         self._left[slots] -= 1
         eos = self.load.tokenizer.eos_token_id
@@ -121,18 +123,15 @@ def drained(model: ActorCritic, load: Load, slots: int, seed: int) -> InProcess:
     return InProcess(work)
 
 
-def carried_over(model: ActorCritic, load: Load, slots: int, seed: int) -> InProcess | None:
+def carried_over(model: ActorCritic, load: Load, slots: int, seed: int) -> InProcess:
     """Our collections with what is unfinished carried over: one after another, never drained.
 
     The work is the tokens *sampled* between the clock's start and stop. A collection hands back texts that were begun
     before it and leaves others unfinished; every sampled token ends up in exactly one collection, so in a steady state that is
     the rate at which useful tokens are had, and no token that an earlier collection paid for is counted.
     """
-    make = getattr(rollout, "Collector", None)
-    if make is None:
-        return None
     policy, envs = ForcedLengths(model, slots, load, seed=seed), make_envs(load, slots, seed)
-    collector = make(envs, policy, carry_over=True)
+    collector = Collector(envs, policy, carry_over=True)
 
     def work() -> float:
         before = policy.sampled
@@ -246,9 +245,8 @@ class DecodeFloor:
     """
 
     def __init__(self, model: ActorCritic, load: Load, slots: int, seed: int) -> None:
-        self.model = model
-        self.policy = CausalLMPolicy(model, slots, seed=seed)
-        self.cache = model.slot_cache(slots)
+        self.decoder = Decoder(model, slots, Sampling())
+        self.generator = torch.Generator().manual_seed(seed)
         self.columns = torch.from_numpy(_steady_columns(load, slots, steps=max(1, load.useful // slots)))
         self.tokens = torch.zeros(slots, dtype=torch.int64)
 
@@ -257,9 +255,8 @@ class DecodeFloor:
         """Decode as many tokens as the load has, rounded down to whole passes."""
         start = time.perf_counter()
         for columns in self.columns:
-            mask = self.cache.aim(None, columns[:, None], int(columns.max()) + 1, self.model.lm.dtype)
-            hidden = self.model.hidden(self.tokens[:, None], columns[:, None], mask, self.cache)[:, 0]
-            self.tokens = self.policy._sample(hidden).tokens
+            uniforms = torch.rand(len(columns), generator=self.generator)
+            self.tokens = self.decoder.one_each(self.tokens, columns, uniforms, int(columns.max()) + 1).tokens
         return self.columns.numel(), time.perf_counter() - start
 
     def close(self) -> None:
@@ -305,7 +302,7 @@ def shares(model: ActorCritic, load: Load, slots: int, seed: int) -> Mapping[str
 
     places = [
         (model, "hidden", "model"),
-        (policy, "_sample", "sampling"),
+        (policy._decoder, "sample", "sampling"),
         (envs, "step", "environment"),
         (envs, "reset", "environment"),
     ]

@@ -142,9 +142,7 @@ def _rollouts(load_config: LoadConfig, slots: int, repeats: int, part: str, sett
         DRAINED: drained(model, load, slots, seed),
     }
     # Prompts are handed out in order, so one who never drains has a load of his own.
-    carried = carried_over(model, Load(load_config), slots, seed)
-    if carried is not None:
-        contestants[CARRIED] = carried
+    contestants[CARRIED] = carried_over(model, Load(load_config), slots, seed)
     contestants[FLOOR] = DecodeFloor(model, load, slots, seed)
     work: dict[str, float] = dict.fromkeys((GENERATE, CONTINUOUS, DRAINED), float(load.useful))
     rates = alternate(contestants, repeats, work)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from agent_kit import CONTEXT, build_lm
 from gymnasium.vector import AutoresetMode
-from textgym_agents import ActorCritic, CausalLMPolicy, Step, collect
+from textgym_agents import ActorCritic, CausalLMPolicy, Collector, Step, collect
 
 import textgym
 from textgym import PromptTask
@@ -284,3 +284,96 @@ def test_the_ledger_of_a_collection_is_the_mean_of_its_episodes(letters):
     envs.reset(seed=0)
     ledger = collect(envs, Scripted([1, 2, 3, 4], 2), 4).ledger
     assert (ledger.asked, dict(ledger.accounts)) == (2.5, {"weight/n": 1.25})
+
+
+def carried(letters, num_envs=3, seed=0, **kwargs):
+    model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
+    torch.nn.init.normal_(model.value_head.weight, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        model.lm.transformer.ln_f.weight *= 0.2  # so that end-of-text comes at every length
+    policy = CausalLMPolicy(model, num_envs, seed=seed)
+    envs = textgym.TextGenVectorEnv(
+        num_envs, task(letters, max_new_tokens=16), autoreset_mode=AutoresetMode.DISABLED, output="torch"
+    )
+    envs.reset(seed=seed)
+    return policy, Collector(envs, policy, carry_over=True, **kwargs)
+
+
+def test_unfinished_episodes_are_carried_over_and_each_is_used_once(letters):
+    envs = envs_of(letters, 2)
+    collector = Collector(envs, Scripted([8, 1, 1, 1, 7, 2, 3, 1, 1, 2, 2, 2, 2, 2, 2, 2], 2), carry_over=True)
+    first, second = collector.collect(3), collector.collect(3)
+    assert first.num_tokens.tolist() == [1, 1, 1]  # the long one goes on
+    assert second.num_tokens[0] == 8
+    ids = torch.cat([first.episode_id, second.episode_id]).tolist()
+    assert len(set(ids)) == len(ids)
+    assert second.policy_version[0].tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert (first.version, second.version) == (0, 1)
+    assert second.logprobs[0].tolist() == list(range(8))  # what was sampled before the update is still there
+    assert not second.policy_version[1:][:, 2:].any() or (second.policy_version[1:] <= 1).all()
+
+
+def test_log_probs_of_carried_episodes_are_those_of_the_weights_that_sampled_them(letters):
+    policy, collector = carried(letters)
+    weights, rollouts = {}, []
+    for version in range(4):
+        weights[version] = {name: value.clone() for name, value in policy.model.state_dict().items()}
+        rollouts.append(collector.collect(6))
+        with torch.no_grad():
+            for parameter in policy.model.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(version)))
+    mixed = 0
+    for rollout in rollouts:
+        mixed += int((rollout.policy_version.masked_fill(~rollout.agent_mask, 99).amin(1) < rollout.version).sum())
+        for version, state in weights.items():
+            policy.model.load_state_dict(state)
+            logprobs, values, _ = policy.evaluate(rollout.ids, rollout.prompt_lengths, rollout.agent_mask)
+            of = rollout.agent_mask & (rollout.policy_version == version)
+            assert torch.allclose(logprobs[of], rollout.logprobs[of], atol=1e-4)
+            assert torch.allclose(values[of], rollout.values[of], atol=1e-4)
+    assert mixed > 3
+
+
+@pytest.mark.parametrize("bound", [0, 1, 2])
+def test_no_token_is_staler_than_allowed(letters, bound):
+    _, collector = carried(letters, num_envs=6, max_staleness=bound)
+    stalest = 0
+    for _ in range(12):
+        rollout = collector.collect(6)
+        stale = (rollout.version - rollout.policy_version)[rollout.agent_mask]
+        assert int(stale.min()) >= 0 and int(stale.max()) <= bound
+        stalest = max(stalest, int(stale.max()))
+        assert len(rollout) >= 6
+    assert stalest == bound
+
+
+def test_a_resumed_collector_goes_on_bit_for_bit(letters):
+    """Nothing that the cache holds outlives an update: a policy made anew from the same weights writes the same texts."""
+    results = []
+    for resume in (False, True):
+        policy, collector = carried(letters)
+        collector.collect(6)
+        with torch.no_grad():
+            policy.model.value_head.bias.add_(0.5)  # an update
+        if resume:
+            state = policy._generator.get_state()
+            collector.policy = CausalLMPolicy(policy.model, 3)
+            collector.policy._generator.set_state(state)
+        results.append(collector.collect(12))
+    for name in ("ids", "logprobs", "values", "policy_version"):
+        assert torch.equal(getattr(results[0], name), getattr(results[1], name)), name
+
+
+def test_carried_lengths_are_distributed_as_drained_ones_F37(letters):
+    policy, collector = carried(letters, num_envs=40)
+    lengths = np.concatenate([collector.collect(40).num_tokens.numpy() for _ in range(30)])
+    drained = np.concatenate([collect(collector.envs, policy, 400).num_tokens.numpy() for _ in range(3)])
+    grid = np.arange(1, 17)
+    gap = np.abs((lengths[:, None] <= grid).mean(0) - (drained[:, None] <= grid).mean(0)).max()
+    assert 3 < lengths.mean() < 15
+    assert gap < 1.95 * np.sqrt(2 / 1200)  # the 0.1 % point
+
+
+def test_staleness_is_not_negative(letters):
+    with pytest.raises(ValueError, match="max_staleness is -1; it must be at least 0"):
+        carried(letters, max_staleness=-1)

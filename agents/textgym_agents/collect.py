@@ -1,0 +1,278 @@
+"""``collect``: play a vector environment with a policy until the episodes of a collection are there.
+
+Left out on purpose: learning, and rewards of any kind but those that the environment released. A collection is the first E
+episodes *started*, all waited for: taking the first E that finish would favour short texts and bias the gradient. Carrying
+unfinished episodes over into the next collection wastes no slot, and favours nobody either: each is used once, when it is done.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from textgym import Release, TextGenVectorEnv, releases
+from textgym.info import endings
+from textgym.ledger import Ledger
+from textgym.vector_wrappers import drain
+from textgym_agents.policy import Step
+from textgym_agents.rollout import Policy, Rollout
+
+
+def collect(envs: gym.vector.VectorEnv[Any, Any, Any], policy: Policy, episodes: int) -> Rollout:
+    """Play the next ``episodes`` episodes to their end, whatever their lengths: one collection of a ``Collector``."""
+    return Collector(envs, policy).collect(episodes)
+
+
+class Collector:
+    """Plays collection after collection.
+
+    An environment with reward workers hands its releases out late; those of a collection are all waited for. Episodes that
+    it drops (``on_reward_error="drop"``) are left out.
+
+    Args:
+        envs: a textgym vector environment with ``autoreset_mode=AutoresetMode.DISABLED`` (its slots are refilled in
+            groups), ``reset`` at least once; numpy or torch output.
+        policy: drives the slots.
+        carry_over: carry episodes that are unfinished when a collection ends over into the next one, so that slots are never
+            idle; their tokens were then sampled by several versions of the policy (``Rollout.policy_version``). Nobody else
+            may step or reset the environment between two collections, and a policy that caches has to notice that its
+            weights have changed, as ``CausalLMPolicy`` does.
+        max_staleness: with ``carry_over``, how many versions old a token may be when it is learned from; episodes that
+            would exceed it are waited for. 0 waits for all.
+
+    Raises:
+        ValueError: the environment is not of that kind.
+    """
+
+    def __init__(
+        self,
+        envs: gym.vector.VectorEnv[Any, Any, Any],
+        policy: Policy,
+        *,
+        carry_over: bool = False,
+        max_staleness: int = 4,
+    ) -> None:
+        self.native = _check(envs)
+        if max_staleness < 0:
+            raise ValueError(f"max_staleness is {max_staleness}; it must be at least 0")
+        self.envs = envs
+        self.policy = policy
+        self.carry_over = carry_over
+        self.max_staleness = max_staleness
+        self.version = 0
+        """Collections that are done: the version of the policy that plays the next one."""
+        self._tells_lengths = "lengths" in inspect.signature(policy.act).parameters
+        self._live = np.zeros(envs.num_envs, dtype=np.bool_)
+        self._order = np.zeros(envs.num_envs, dtype=np.int64)  # which episode of all each slot plays
+        self._born = np.zeros(envs.num_envs, dtype=np.int64)  # version that began each slot's episode
+        self._started = 0
+        self._obs: Any = None
+        self._tape: _Tape | None = None
+        self._finished: dict[int, _Played] = {}  # by episode_id: releases may come late
+
+    def collect(self, episodes: int) -> Rollout:
+        """Play one collection with the policy as it is now.
+
+        Args:
+            episodes: E, at least the number of slots. Without carry-over a collection is the first E episodes started; with
+                it, at least E that finished: several may do so in the last step.
+
+        Raises:
+            ValueError: there are more slots than episodes, or the environment dropped every episode.
+        """
+        if episodes < len(self._live):
+            raise ValueError(
+                f"episodes is {episodes} but there are {len(self._live)} slots; use at most as many slots as episodes"
+            )
+        if not self.carry_over:
+            self._live[:] = False
+        first = self._started
+        self.policy.reset_slots(np.flatnonzero(~self._live))
+        self._finished = {}
+        self._refill(np.flatnonzero(~self._live))
+        while not self._is_complete(episodes):
+            self._step()
+            free = np.flatnonzero(~self._live)[: self._may_start(first, episodes)]
+            # Refilling in groups: one prefill costs as much as several decode steps, so it waits for company.
+            if len(free) >= max(1, len(self._live) // 8) or (len(free) and not self._live.any()):
+                self._refill(free)
+        self._keep(drain(self.envs))
+        self.version += 1
+        return _rollout(list(self._finished.values()), self.version - 1)
+
+    def _is_complete(self, episodes: int) -> bool:
+        if not self.carry_over:
+            return not self._live.any()
+        return len(self._finished) >= episodes and not self._too_old().any()
+
+    def _too_old(self) -> npt.NDArray[np.bool_]:
+        """Say which running episodes began so long ago that they cannot wait for the next collection."""
+        return self._live & (self.version + 1 - self._born > self.max_staleness)
+
+    def _may_start(self, first: int, episodes: int) -> int:
+        if not self.carry_over:
+            return first + episodes - self._started
+        return len(self._live) if len(self._finished) < episodes else 0  # else only what is too old is waited for
+
+    def _refill(self, slots: npt.NDArray[np.int64]) -> None:
+        """Start episodes in ``slots``."""
+        if len(slots) == 0:
+            return
+        mask = np.zeros(len(self._live), dtype=np.bool_)
+        mask[slots] = True
+        self._obs, _ = self.envs.reset(options=None if mask.all() else {"reset_mask": mask})
+        self._live[slots] = True
+        self._born[slots] = self.version
+        self._order[slots] = np.arange(self._started, self._started + len(slots))
+        self._started += len(slots)
+
+    def _step(self) -> None:
+        """Write one token in every live slot, and keep what ended."""
+        slots = np.flatnonzero(self._live)
+        step = self._act(slots)
+        if self._tape is None:
+            self._tape = _Tape(len(self._live), torch.as_tensor(self._obs))
+        self._tape.write(slots, self.native.response_lengths[slots], step, self.version)
+        actions = step.tokens
+        if len(slots) < len(self._live):
+            actions = torch.zeros(len(self._live), dtype=torch.int64, device=step.tokens.device)
+            actions[torch.from_numpy(slots).to(actions.device)] = step.tokens
+        self._obs, _, _, _, info = self.envs.step(actions)
+        ended = endings(info)
+        if ended:
+            done = np.array([ending.slot for ending in ended])
+            cut = np.array([ending.slot for ending in ended if ending.truncated], dtype=np.int64)
+            final_values = dict(zip(cut.tolist(), self._act(cut).values.tolist(), strict=True)) if len(cut) else {}
+            for ending, played in zip(ended, self._tape.cut_out(done, self._obs), strict=True):
+                self._finished[ending.episode_id] = _Played(
+                    int(self._order[ending.slot]),
+                    int(self.native.prompt_lengths[ending.slot]),
+                    *played,
+                    final_values.get(ending.slot, 0.0),
+                )
+            self.policy.reset_slots(done)
+            self._live[done] = False
+        self._keep(releases(info))
+
+    def _act(self, slots: npt.NDArray[np.int64]) -> Step:
+        obs = self._obs if len(slots) == len(self._live) else self._obs[slots]
+        if self._tells_lengths:
+            lengths = (self.native.prompt_lengths + self.native.response_lengths)[slots]
+            return self.policy.act(obs, slots, lengths)  # type: ignore[call-arg]
+        return self.policy.act(obs, slots)
+
+    def _keep(self, released: Sequence[Release]) -> None:
+        for release in released:
+            if release.episode_id in self._finished:  # else it is owed to an earlier collection that was given up
+                self._finished[release.episode_id].release = release
+
+
+class _Tape:
+    """What was sampled in each slot's running episode, (N, context_length) each, on the observations' device."""
+
+    def __init__(self, num_envs: int, obs: Tensor) -> None:
+        self.device = obs.device
+        self.logprobs = torch.zeros(num_envs, obs.shape[1], device=self.device)
+        self.values = torch.zeros_like(self.logprobs)
+        self.versions = torch.zeros_like(self.logprobs, dtype=torch.int64)
+
+    def write(self, slots: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], step: Step, version: int) -> None:
+        at = torch.from_numpy(slots).to(self.device), torch.from_numpy(columns).to(self.device)
+        self.logprobs[at] = step.logprobs.to(self.device)
+        self.values[at] = step.values.to(self.device)
+        self.versions[at] = version
+
+    def cut_out(self, slots: npt.NDArray[np.int64], obs: Any) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Copy the rows of ``slots``, whose episodes ended, and blank them: ids, logprobs, values, versions of each."""
+        rows = torch.from_numpy(slots).to(self.device)
+        ids = torch.as_tensor(obs)[rows].clamp(min=0)
+        logprobs, values, versions = self.logprobs[rows], self.values[rows], self.versions[rows]
+        for table in (self.logprobs, self.values, self.versions):
+            table[rows] = 0  # tokens of the environment are skipped over, and must not hold an earlier episode's
+        return list(zip(ids, logprobs, values, versions, strict=True))
+
+
+@dataclass
+class _Played:
+    """A finished episode; its rewards may come later."""
+
+    order: int
+    prompt_length: int
+    ids: Tensor
+    logprobs: Tensor
+    values: Tensor
+    versions: Tensor
+    final_value: float
+    release: Release | None = None
+
+
+def _rollout(finished: list[_Played], version: int) -> Rollout:
+    """Lay finished episodes out in the order in which they started."""
+    played = sorted((item for item in finished if item.release is not None), key=lambda item: item.order)
+    if not played:
+        raise ValueError(f"all {len(finished)} episodes of the collection were dropped: none of them could be rewarded")
+    ended = [item.release for item in played if item.release is not None]
+    device = played[0].ids.device
+    prompt_lengths = np.array([item.prompt_length for item in played])
+    count = np.array([release.num_tokens for release in ended])
+    width, length = int(count.max()), int((prompt_lengths + count).max())
+
+    def stack(name: str, columns: int) -> Tensor:
+        return torch.stack([getattr(item, name) for item in played])[:, :columns]
+
+    def table(name: str, dtype: Any, blank: float = 0) -> Tensor:
+        out = np.full((len(ended), width), blank, dtype=dtype)
+        for row, release in zip(out, ended, strict=True):
+            row[: release.num_tokens] = getattr(release, name)
+        return torch.from_numpy(out).to(device)
+
+    def column(name: str) -> Tensor:
+        return torch.tensor([getattr(release, name) for release in ended], device=device)
+
+    return Rollout(
+        ids=stack("ids", length),
+        prompt_lengths=torch.from_numpy(prompt_lengths).to(device),
+        num_tokens=torch.from_numpy(count).to(device),
+        agent_mask=table("agent_mask", np.bool_),
+        token_rewards=table("token_rewards", np.float32),
+        streams=table("streams", np.int64, -1),
+        logprobs=stack("logprobs", width),
+        values=stack("values", width),
+        ref_logprobs=None,
+        policy_version=stack("versions", width),
+        version=version,
+        final_values=torch.tensor([item.final_value for item in played], device=device),
+        terminated=column("terminated"),
+        truncated=column("truncated"),
+        episode_id=column("episode_id"),
+        group_id=column("group_id"),
+        is_success=column("is_success"),
+        ledger=Ledger.mean([release.ledger for release in ended]),
+    )
+
+
+def _check(envs: gym.vector.VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:
+    mode = envs.metadata.get("autoreset_mode")
+    native = envs.unwrapped
+    if not isinstance(native, TextGenVectorEnv):
+        raise ValueError(
+            f"the environment is a {type(envs.unwrapped).__name__}; collect drives the native vector environment, "
+            "TextGenVectorEnv: gym.make_vec without vectorization_mode gives it"
+        )
+    if mode is not AutoresetMode.DISABLED:
+        raise ValueError(
+            f"the environment's autoreset_mode is {mode}; collect refills slots in groups: make it with "
+            'gym.make_vec("TextGen-v0", ..., autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED)'
+        )
+    if not isinstance(envs.single_observation_space, gym.spaces.Box):
+        raise ValueError('collect reads the observation "tokens"; make the environment without observation="dict"')
+    return native

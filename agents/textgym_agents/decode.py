@@ -1,0 +1,147 @@
+"""Passes of a language model over the rows of its slot cache, and the sampling that ends each of them.
+
+Left out on purpose: slots and texts, which are the policy's. On CUDA the pass that adds one token per row runs as a CUDA graph:
+its shapes are rounded up to a few sizes, so that a handful of graphs serve a whole run, and nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from textgym_agents.model import ActorCritic
+from textgym_agents.sampling import Sampling, sample
+from textgym_agents.threads import small_pass
+
+_ROWS, _COLUMNS = 8, 64  # static shapes: rows and columns are rounded up to multiples of these
+
+
+class Sampled(NamedTuple):
+    """What was sampled, one token per text."""
+
+    tokens: Tensor
+    """int64 (n,)."""
+    logprobs: Tensor
+    """float32 (n,)."""
+    values: Tensor
+    """float32 (n,)."""
+
+
+class Decoder:
+    """A language model over a cache with one row per slot.
+
+    Args:
+        model: the language model and its value head.
+        num_rows: most rows.
+        sampling: from which distribution.
+        static: round shapes up; default: on CUDA, where it makes CUDA graphs possible.
+    """
+
+    def __init__(self, model: ActorCritic, num_rows: int, sampling: Sampling, static: bool | None = None) -> None:
+        self.model = model
+        self.sampling = sampling
+        self.cache = model.slot_cache(num_rows)
+        self.num_rows = num_rows
+        self.spare = model.context_length  # a column that nobody reads: rows that sit out write there
+        self.static = model.lm.device.type == "cuda" if static is None else static
+        self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]] = {}
+
+    def rows_for(self, in_use: int) -> int:
+        """Give how many rows the pass over ``in_use`` rows computes."""
+        return min(self.num_rows, -(-in_use // _ROWS) * _ROWS) if self.static else in_use
+
+    def one_each(self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int) -> Sampled:
+        """Add one token to each of the first n rows and sample the next.
+
+        Args:
+            ids: int64 (n,), n as ``rows_for`` gives it.
+            columns: int64 (n,), where each goes; ``spare`` for rows that sit out.
+            uniforms: float32 (n,), a random number per row.
+            width: one past the largest column but ``spare``.
+        """
+        if self.static:
+            width = min(self.model.context_length, -(-width // _COLUMNS) * _COLUMNS)
+        if ids.device.type != "cuda" or not self.static:
+            with small_pass(len(ids) * 4 * self.model.hidden_size**2):  # the feed-forward layer's
+                return self._one_each(ids, columns, uniforms, width)
+        key = (len(ids), width)
+        if key not in self._graphs:
+            self._graphs[key] = self._capture(ids, columns, uniforms, width)
+        graph, inputs, outputs = self._graphs[key]
+        for place, value in zip(inputs, (ids, columns, uniforms), strict=True):
+            place.copy_(value)
+        graph.replay()
+        return Sampled(*(output.clone() for output in outputs))  # the next replay writes over them
+
+    def several(self, rows: Tensor, ids: Tensor, first: Tensor, count: Tensor, width: int) -> Tensor:
+        """Add several tokens to each of some rows.
+
+        Args:
+            rows: int64 (g,).
+            ids: int64 (g, q), row i's new tokens are its first ``count[i]``.
+            first: int64 (g,), the column of each row's first new token.
+            count: int64 (g,), from 1 to q.
+            width: one past the largest column.
+
+        Returns:
+            States of each row's last new token, as ``ActorCritic.hidden`` gives them, (g, hidden).
+        """
+        columns = first[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        outside = columns >= (first + count)[:, None]
+        positions = columns.clamp(max=self.model.context_length - 1)
+        mask = self.cache.aim(rows, columns.masked_fill(outside, self.spare), width, self.model.lm.dtype)
+        hidden = self.model.hidden(ids.masked_fill(outside, 0), positions, mask, self.cache)
+        return hidden[torch.arange(len(ids), device=ids.device), count - 1]
+
+    def sample(self, states: Tensor, uniforms: Tensor) -> Sampled:
+        """Sample one token from each state (n, hidden), with a random number (n,) each."""
+        tokens, logprobs = sample(self.model.logits(states), uniforms, self.sampling)
+        return Sampled(tokens, logprobs, self.model.values(states))
+
+    def _one_each(self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int) -> Sampled:
+        mask = self.cache.aim(None, columns[:, None], width, self.model.lm.dtype)
+        positions = columns.clamp(max=self.model.context_length - 1)[:, None]
+        return self.sample(self.model.hidden(ids[:, None], positions, mask, self.cache)[:, 0], uniforms)
+
+    def _capture(
+        self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int
+    ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]:
+        """Record the pass of these shapes. Rows write the same keys and values each time it runs, so warming up is harmless."""
+        inputs = ids.clone(), columns.clone(), uniforms.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                self._one_each(*inputs, width)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = self._one_each(*inputs, width)
+        return graph, inputs, outputs
+
+
+def groups_by_length(counts: npt.NDArray[np.int64], waste: float = 0.25, least: int = 128) -> list[npt.NDArray[np.int64]]:
+    """Split rows into groups of similar lengths, to be padded to the longest of their group.
+
+    Args:
+        counts: int64 (n,), new tokens of each row.
+        waste: most padding of a group, as a share of its tokens with padding.
+        least: tokens, padding included, up to which a group grows whatever it wastes: a pass has a price of its own.
+
+    Returns:
+        Indices into ``counts``, longest first.
+    """
+    groups: list[list[int]] = []
+    longest = useful = 0
+    for i in np.argsort(-counts, kind="stable").tolist():
+        padded = longest * (len(groups[-1]) + 1) if groups else 0
+        if not groups or (padded > least and padded - useful - counts[i] > waste * padded):
+            groups.append([])
+            longest, useful = int(counts[i]), 0
+        groups[-1].append(i)
+        useful += int(counts[i])
+    return [np.array(group, dtype=np.int64) for group in groups]

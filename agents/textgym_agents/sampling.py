@@ -1,0 +1,79 @@
+"""Sampling one token per row: temperature, top-k, top-p, and the log-probability under what was really sampled from.
+
+Left out on purpose: ``torch.multinomial``, which draws one random number per token of the vocabulary. One uniform number per
+row and the inverse of the distribution function do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_BELOW_1 = 1 - 2**-22  # so that rounding never passes the last token with probability above 0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """From which distribution tokens are sampled."""
+
+    temperature: float = 1.0
+    """Logits are divided by it."""
+    top_k: int | None = None
+    """Sample from the k tokens of highest probability only (and those that tie with the last of them); None: from all."""
+    top_p: float = 1.0
+    """Sample from the fewest most probable tokens that hold this much probability; 1: from all."""
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k is {self.top_k}; it must be at least 1, or None to sample from all tokens")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens are never sampled, so that the distribution is not the tempered model's."""
+        return self.top_k is not None or self.top_p < 1
+
+
+def truncate(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
+    """Put -inf where top-k, then top-p (Holtzman et al., 2020) leave a token out. (..., V) -> (..., V).
+
+    The most probable token always stays. Top-p holds of what top-k left, renormalised.
+    """
+    if top_k is not None and top_k < logits.shape[-1]:
+        least = logits.topk(top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if top_p < 1:
+        probs, order = logits.softmax(-1).sort(-1, descending=True)
+        beyond = probs.cumsum(-1) - probs >= top_p
+        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
+    return logits
+
+
+def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Sample by the inverse of the distribution function.
+
+    Args:
+        logits: float32 (n, V).
+        uniforms: float32 (n,), in [0, 1): one random number per row.
+        sampling: the distribution.
+
+    Returns:
+        tokens int64 (n,) and logprobs float32 (n,), each under the distribution that it was sampled from. Logits that are not
+        finite give the token V, which is none.
+    """
+    if sampling.temperature != 1:
+        logits = logits / sampling.temperature
+    if sampling.truncates:
+        logits = truncate(logits, sampling.top_k, sampling.top_p)
+    weights = (logits - logits.amax(-1, keepdim=True)).exp_()
+    cdf = weights.cumsum(-1)
+    total = cdf[:, -1:]
+    tokens = torch.searchsorted(cdf, uniforms[:, None] * _BELOW_1 * total, right=True)
+    chosen = weights.gather(1, tokens.clamp(max=weights.shape[1] - 1))
+    return tokens.squeeze(1), (chosen / total).log().squeeze(1)
