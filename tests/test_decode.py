@@ -52,7 +52,8 @@ def test_static_shapes_give_the_same_tokens_and_log_probs(letters, shape, monkey
                 tokens[:3] = figures[-1].tokens[:3]
                 uniforms = torch.zeros(rows)
                 uniforms[:3] = torch.rand(3, generator=generator)
-                figures.append(decoder.one_each(tokens, at, uniforms, int(lengths.max()) + 1))
+                held = np.append(lengths.numpy() + 1, np.zeros(rows - 3, dtype=np.int64))
+                figures.append(decoder.one_each(tokens, at, uniforms, held))
                 lengths += 1
         results.append([torch.cat([getattr(step, name)[:3] for step in figures]) for name in ("tokens", "logprobs", "values")])
     (tokens, *numbers), (static_tokens, *static_numbers) = results
@@ -77,6 +78,6 @@ def test_cuda_graphs_give_the_same_tokens_as_plain_passes(letters):
         with torch.no_grad():
             tokens = decoder.sample(decoder.several(rows, ids, 0 * rows, 0 * rows + 3, 3), uniforms).tokens
             for length in range(3, 15):
-                tokens = decoder.one_each(tokens, 0 * rows + length, uniforms, length + 1).tokens
+                tokens = decoder.one_each(tokens, 0 * rows + length, uniforms, np.full(8, length + 1)).tokens
         results.append(tokens.tolist())
     assert results[0] == results[1]

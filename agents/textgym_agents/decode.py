@@ -6,6 +6,8 @@ its shapes are rounded up to a few sizes, so that a handful of graphs serve a wh
 
 from __future__ import annotations
 
+import math
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from textgym_agents.blocks import attention_in_blocks, split_rows
 from textgym_agents.model import ActorCritic
 from textgym_agents.sampling import Sampling, sample
 from textgym_agents.threads import small_pass
@@ -54,19 +57,21 @@ class Decoder:
         """Give how many rows the pass over ``in_use`` rows computes."""
         return min(self.num_rows, -(-in_use // _ROWS) * _ROWS) if self.static else in_use
 
-    def one_each(self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int) -> Sampled:
+    def one_each(self, ids: Tensor, columns: Tensor, uniforms: Tensor, lengths: npt.NDArray[np.int64]) -> Sampled:
         """Add one token to each of the first n rows and sample the next.
 
         Args:
             ids: int64 (n,), n as ``rows_for`` gives it.
             columns: int64 (n,), where each goes; ``spare`` for rows that sit out.
             uniforms: float32 (n,), a random number per row.
-            width: one past the largest column but ``spare``.
+            lengths: int64 (n,) on the host, tokens of each row with the new one; 0 for rows that sit out.
         """
+        width = int(lengths.max())
         if self.static:
             width = min(self.model.context_length, -(-width // _COLUMNS) * _COLUMNS)
         if ids.device.type != "cuda" or not self.static:
-            with small_pass(len(ids) * 4 * self.model.hidden_size**2):  # the feed-forward layer's
+            blocks = [(0, len(ids), width)] if self.static else split_rows(lengths)
+            with self._small(len(ids)), attention_in_blocks(self.model.lm, blocks):
                 return self._one_each(ids, columns, uniforms, width)
         key = (len(ids), width)
         if key not in self._graphs:
@@ -94,13 +99,18 @@ class Decoder:
         outside = columns >= (first + count)[:, None]
         positions = columns.clamp(max=self.model.context_length - 1)
         mask = self.cache.aim(rows, columns.masked_fill(outside, self.spare), width, self.model.lm.dtype)
-        hidden = self.model.hidden(ids.masked_fill(outside, 0), positions, mask, self.cache)
+        with self._small(ids.numel()):
+            hidden = self.model.hidden(ids.masked_fill(outside, 0), positions, mask, self.cache)
         return hidden[torch.arange(len(ids), device=ids.device), count - 1]
 
     def sample(self, states: Tensor, uniforms: Tensor) -> Sampled:
         """Sample one token from each state (n, hidden), with a random number (n,) each."""
-        tokens, logprobs = sample(self.model.logits(states), uniforms, self.sampling)
-        return Sampled(tokens, logprobs, self.model.values(states))
+        with self._small(len(states)):
+            tokens, logprobs = sample(self.model.logits(states), uniforms, self.sampling)
+            return Sampled(tokens, logprobs, self.model.values(states))
+
+    def _small(self, tokens: int) -> AbstractContextManager[None]:
+        return small_pass(tokens * 4 * self.model.hidden_size**2 if self.model.lm.device.type == "cpu" else math.inf)
 
     def _one_each(self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int) -> Sampled:
         mask = self.cache.aim(None, columns[:, None], width, self.model.lm.dtype)

@@ -104,7 +104,7 @@ class CausalLMPolicy:
                 f"slot {slots[i]} has {lengths[i]} tokens but {self._rows.cached[slots[i]]} were seen before; call reset_slots "
                 "when an episode ends"
             )
-        self._take_rows(slots)
+        self._take_rows(slots, lengths)
         uniforms = torch.rand(len(slots), generator=self._generator, device=self.device)
         several = new > 1
         if len(slots) <= len(self._rows) // 2:
@@ -131,8 +131,8 @@ class CausalLMPolicy:
         """Count the changes in place that the weights have seen, as autograd does: it grows when an optimizer steps."""
         return sum(parameter._version for parameter in self.model.parameters())
 
-    def _take_rows(self, slots: npt.NDArray[np.int64]) -> None:
-        source, target = self._rows.take(slots)
+    def _take_rows(self, slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
+        source, target = self._rows.take(slots, lengths)
         if len(source):
             self._copy(source, target, int(self._rows.cached[self._rows.slot_of[target]].max()))
 
@@ -150,7 +150,9 @@ class CausalLMPolicy:
         plan[2] = self._decoder.spare
         plan[:, rows] = at, last, last
         text, read, columns = self._upload(plan)
-        sampled = self._decoder.one_each(tokens[text, read], columns, uniforms[text], int(lengths[at].max()))
+        widths = np.zeros(plan.shape[1], dtype=np.int64)
+        widths[rows] = lengths[at]
+        sampled = self._decoder.one_each(tokens[text, read], columns, uniforms[text], widths)
         where = self._upload(rows)
         return at, Sampled(*(figure[where] for figure in sampled))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+_CLASSES = 2 ** np.arange(5, 24)  # 32, 64, ...: the longest text of each class of lengths
+
 
 class SlotRows:
     """Rows of N slots, kept together at the front, so that a pass over the rows in use computes little else.
@@ -34,29 +36,35 @@ class SlotRows:
         self.row_of[slots] = -1
         self.cached[slots] = 0
 
-    def take(self, slots: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Give each of ``slots`` a row; close gaps where more than an eighth of the rows in use would stay free.
+    def take(
+        self, slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Give each of ``slots`` a row. Where rows are given, or more than an eighth of those in use are free, close the gaps.
+
+        Rows that are moved anyway are sorted into classes of length, short texts first: attention reads less that way.
+
+        Args:
+            slots: int64 (n,).
+            lengths: int64 (n,), tokens of their texts.
 
         Returns:
-            Rows to copy from and rows to copy to, int64 (moved,) each, before anything is written.
+            Rows to copy from and rows to copy to, int64 (moved,) each: all are read before any is written.
         """
-        missing = slots[self.row_of[slots] < 0]
-        need = int((self.slot_of >= 0).sum()) + len(missing)
-        gaps = len(self) - need
-        nothing = np.zeros(0, dtype=np.int64)
-        if len(missing) == 0 and gaps <= len(self) // 8:
-            return nothing, nothing
-        source = target = nothing
-        if gaps > len(self) // 8:
-            source = need + np.flatnonzero(self.slot_of[need:] >= 0)
-            target = np.flatnonzero(self.slot_of[:need] < 0)[: len(source)]
-            self._put(self.slot_of[source], target)
-            self.slot_of = self.slot_of[:need].copy()
-        elif gaps < 0:
-            self.slot_of = np.append(self.slot_of, np.full(-gaps, -1, dtype=np.int64))
-        self._put(missing, np.flatnonzero(self.slot_of < 0)[: len(missing)])
-        return source, target
-
-    def _put(self, slots: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> None:
-        self.slot_of[rows] = slots
-        self.row_of[slots] = rows
+        missing = self.row_of[slots] < 0
+        rows = np.flatnonzero(self.slot_of >= 0)
+        if not missing.any() and len(self) - len(rows) <= len(self) // 8:
+            return rows[:0], rows[:0]
+        held = self.slot_of[rows]
+        every, row = np.concatenate([held, slots[missing]]), np.concatenate([rows, np.full(missing.sum(), -1)])
+        kind = np.searchsorted(_CLASSES, np.concatenate([self.cached[held], lengths[missing]]))
+        region = np.sort(kind)  # the class of length that belongs at each row
+        stays = (row >= 0) & (row < len(every))
+        stays[stays] = region[row[stays]] == kind[stays]
+        free = np.setdiff1d(np.arange(len(every)), row[stays])
+        rest = np.flatnonzero(~stays)
+        rest = rest[np.argsort(kind[rest], kind="stable")]
+        moved = row[rest] >= 0
+        self.slot_of = np.append(self.slot_of[: len(every)], np.full(max(0, len(every) - len(self)), -1))
+        self.slot_of[free] = every[rest]
+        self.row_of[every[rest]] = free
+        return row[rest][moved], free[moved]
