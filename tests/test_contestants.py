@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from textgym_agents.bench.contestants import (
+    BestThreads,
     ContinuousBatching,
     DecodeFloor,
     ForcedLengths,
@@ -84,3 +85,36 @@ def test_shares_are_parts_of_one_and_leave_no_clock_behind():
     assert all(part > 0 for part in parts.values())
     assert "hidden" not in vars(model)
     assert isinstance(model.hidden(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int64)), torch.Tensor)
+
+
+def test_the_faster_number_of_threads_is_kept_and_the_other_closed():
+    class Clocked:
+        """Claims to be faster on one thread than on three, and slower again later."""
+
+        def __init__(self):
+            self.made_on = torch.get_num_threads()
+            made.append(self)
+            self.ran_on, self.closed = [], False
+
+        def run(self):
+            self.ran_on.append(torch.get_num_threads())
+            return 10.0, 1.0 if self.made_on == 1 and len(self.ran_on) == 1 else 2.0
+
+        def close(self):
+            self.closed = True
+
+    made = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        contestant = BestThreads(Clocked)
+        assert [contestant.run(), contestant.run()] == [(10.0, 1.0), (10.0, 2.0)]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    one, three = sorted(made, key=lambda item: item.made_on)
+    assert contestant.threads == 1
+    assert (one.ran_on, three.ran_on) == ([1, 1], [3])
+    assert (one.closed, three.closed) == (False, True)
+    contestant.close()
+    assert one.closed

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 
 from textgym_agents.bench.contestants import (
+    BestThreads,
     Contestant,
     ContinuousBatching,
     DecodeFloor,
@@ -136,20 +137,19 @@ def _rollouts(load_config: LoadConfig, slots: int, repeats: int, part: str, sett
     """Alternate all who roll out; check that those who play the load to its end wrote exactly its tokens."""
     load, seed = Load(load_config), load_config.seed
     model = make_model(load_config, load)
-    contestants: dict[str, Contestant] = {
-        GENERATE: batches(model.lm, load, slots),
-        CONTINUOUS: ContinuousBatching(model.lm, load, slots, seed),
-        DRAINED: drained(model, load, slots, seed),
+    contestants = {
+        GENERATE: BestThreads(lambda: batches(model.lm, load, slots)),
+        CONTINUOUS: BestThreads(lambda: ContinuousBatching(model.lm, load, slots, seed)),
+        DRAINED: BestThreads(lambda: drained(model, load, slots, seed)),
+        # Prompts are handed out in order, so one who never drains has a load of his own.
+        CARRIED: BestThreads(lambda: carried_over(model, Load(load_config), slots, seed)),
+        FLOOR: BestThreads(lambda: DecodeFloor(model, load, slots, seed)),
     }
-    # Prompts are handed out in order, so one who never drains has a load of his own.
-    contestants[CARRIED] = carried_over(model, Load(load_config), slots, seed)
-    contestants[FLOOR] = DecodeFloor(model, load, slots, seed)
     work: dict[str, float] = dict.fromkeys((GENERATE, CONTINUOUS, DRAINED), float(load.useful))
     rates = alternate(contestants, repeats, work)
-    notes = {
-        CARRIED: "tokens sampled, all of which end up in a collection",
-        FLOOR: "no prompts, no environment, no bookkeeping",
-    }
+    notes = {name: f"on {contestant.threads} of {torch.get_num_threads()} threads" for name, contestant in contestants.items()}
+    notes[CARRIED] += "; tokens sampled, all of which end up in a collection"
+    notes[FLOOR] += "; no prompts, no environment, no bookkeeping"
     return compare(rates, GENERATE, part=part, setting=setting, unit="useful tokens/s", slots=slots, notes=notes)
 
 
