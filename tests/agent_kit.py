@@ -1,54 +1,45 @@
 """Small models for tests, all written here: nothing is downloaded."""
 
+from typing import Any
+
 import torch
-from transformers import (
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import AutoConfig, AutoModelForCausalLM
 
 CONTEXT = 24
+WINDOW = 5
 SHAPES = ("gpt2", "llama", "qwen2")
+SLIDING = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
+GROUPED: dict[str, Any] = {"num_key_value_heads": 2}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt2": {},
+    "llama": GROUPED,
+    "qwen2": GROUPED | {"tie_word_embeddings": True},
+    "qwen3": GROUPED | {"head_dim": 8},
+    "mistral": GROUPED | {"sliding_window": WINDOW},
+    "gemma2": GROUPED
+    | SLIDING
+    | {"head_dim": 8, "final_logit_softcapping": 2.0, "attn_logit_softcapping": 1.0, "query_pre_attn_scalar": 8},
+    "gemma3_text": GROUPED | SLIDING | {"head_dim": 8},
+    "cohere": GROUPED | {"logit_scale": 0.1},
+    "granite": GROUPED | {"logits_scaling": 4.0},
+    "gpt_neox": {},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "phi": {},
+    "mixtral": GROUPED | {"sliding_window": None, "num_local_experts": 4},
+}
+"""A config's own fields for each model family, beside the sizes that all share."""
 
 
-def build_lm(shape: str, vocab_size: int, context: int = CONTEXT, seed: int = 0):
-    common = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+def build_lm(family: str, vocab_size: int, context: int = CONTEXT, seed: int = 0, **fields: Any):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    if family == "gpt2":
+        sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4}
+    own = FAMILIES.get(family, {}) | fields
+    config = AutoConfig.for_model(family, vocab_size=vocab_size, max_position_embeddings=context, **{**sizes, **special, **own})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if shape == "gpt2":
-            config = GPT2Config(vocab_size=vocab_size, n_positions=context, n_embd=32, n_layer=2, n_head=4, **special)
-            lm = GPT2LMHeadModel(config)
-        elif shape == "llama":
-            config = LlamaConfig(
-                vocab_size=vocab_size, max_position_embeddings=context, num_key_value_heads=2, **common, **special
-            )
-            lm = LlamaForCausalLM(config)
-        elif shape == "mistral":
-            config = MistralConfig(
-                vocab_size=vocab_size, max_position_embeddings=context, num_key_value_heads=2, sliding_window=5,
-                **common, **special,
-            )  # fmt: skip
-            lm = MistralForCausalLM(config)
-        elif shape == "gemma3":
-            config = Gemma3TextConfig(
-                vocab_size=vocab_size, max_position_embeddings=context, num_key_value_heads=2, sliding_window=5, head_dim=8,
-                layer_types=["sliding_attention", "full_attention"], **common, **special,
-            )  # fmt: skip
-            lm = Gemma3ForCausalLM(config)
-        else:
-            config = Qwen2Config(
-                vocab_size=vocab_size, max_position_embeddings=context, num_key_value_heads=2, tie_word_embeddings=True,
-                **common, **special,
-            )  # fmt: skip
-            lm = Qwen2ForCausalLM(config)
+        lm = AutoModelForCausalLM.from_config(config)
         with torch.no_grad():  # larger weights than the initial ones, so that logits differ by more than rounding
             for parameter in lm.parameters():
                 parameter.mul_(3.0)

@@ -14,7 +14,8 @@ import gymnasium.wrappers.vector
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
 import textgym
 from textgym import Episode, Prompt, Release, Task, TextTokenizer, symbol_tokenizer
@@ -85,6 +86,23 @@ def byte_bpe() -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(["hello world, the numbers are 12 and 99\n", "héllo wörld 😀 שלום"] * 8, trainer)
+    return tokenizer
+
+
+@pytest.fixture
+def chat_tokenizer(byte_bpe) -> PreTrainedTokenizerFast:
+    """A Hugging Face tokenizer that puts a begin-of-text token before all it encodes, as its chat template does itself."""
+    backend = Tokenizer.from_str(byte_bpe.to_str())
+    backend.add_special_tokens(["<s>", "<|turn|>"])
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="<|endoftext|>")
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for message in messages %}{% if message.role == 'tool' %}{{ raise_exception('no tools here') }}"
+        "{% endif %}<|turn|>{{ message.role }}: {{ message.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|turn|>assistant: {% endif %}"
+    )
     return tokenizer
 
 

@@ -14,7 +14,7 @@ from textgym_agents.bench.contestants import (
     shares,
 )
 from textgym_agents.bench.load import Load, LoadConfig, make_model
-from textgym_agents.collect import collect
+from textgym_agents.collector import collect
 
 SMALL = LoadConfig(episodes=9, mean_length=5.0, max_length=12, vocab_size=40, layers=1, width=16, heads=2)
 

@@ -181,7 +181,7 @@ def test_a_certain_prompt_can_be_asked_for(letters):
     assert env.reset(options={"prompt": Prompt("x", [5, 6])})[0].tolist()[:3] == [5, 6, -1]
     with pytest.raises(ValueError, match="has 4 tokens but max_prompt_tokens is 3: 'abab'"):
         env.reset(options={"prompt": "abab"})
-    with pytest.raises(ValueError, match="a prompt is a int"):
+    with pytest.raises(ValueError, match="a prompt is 3, a int"):
         env.reset(options={"prompt": 3})
     with pytest.raises(ValueError, match="no option 'promt'"):
         env.reset(options={"promt": "a"})

@@ -1,15 +1,20 @@
+import copy
+
 import pytest
 import torch
-from agent_kit import CONTEXT, SHAPES, build_lm
+from agent_kit import CONTEXT, FAMILIES, build_lm
 from textgym_agents import ActorCritic, tiny_gpt2
 from textgym_agents import model as model_module
+from textgym_agents.model import load_lm
+from textgym_agents.support import LogitRule
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    CohereConfig,
-    CohereForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 
@@ -19,16 +24,16 @@ def batch(count, prompt, response, vocab_size, seed=0):
     return ids, torch.full((count,), prompt), torch.ones(count, response, dtype=torch.bool)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", FAMILIES)
 def test_evaluation_equals_the_models_own_log_softmax(letters, shape):
     lm = build_lm(shape, len(letters))
     model = ActorCritic(lm, letters, CONTEXT)
-    ids, prompt_lengths, mask = batch(3, 2, 5, len(letters))
+    ids, prompt_lengths, mask = batch(3, 2, 8, len(letters))  # longer than the window of those that have one
     mask[1, 3:] = False
     logprobs, values, entropy = model(ids, prompt_lengths, mask)
     expected = lm(input_ids=ids).logits.log_softmax(-1)
     for b in range(3):
-        for t in range(5):
+        for t in range(8):
             if not mask[b, t]:
                 assert logprobs[b, t] == values[b, t] == entropy[b, t] == 0
                 continue
@@ -83,16 +88,81 @@ def test_a_model_with_too_few_positions_is_refused(letters):
 
 
 def test_kinds_that_are_not_supported_are_refused_with_the_reason(letters):
-    sizes = {"vocab_size": len(letters), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64}
-    special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-    chunked = MistralForCausalLM(MistralConfig(**sizes, **special))
+    chunked = build_lm("mistral", len(letters))
     chunked.config.layer_types = ["chunked_attention"]
     with pytest.raises(ValueError, match="MistralForCausalLM is not supported: it has layers of kind 'chunked_attention'"):
         ActorCritic(chunked, letters, CONTEXT)
-    scaled = CohereForCausalLM(CohereConfig(**sizes, **special, logit_scale=0.1))
-    with pytest.raises(ValueError, match="its head does more than one linear layer"):
-        ActorCritic(scaled, letters, CONTEXT)
+    sizes = {"vocab_size": len(letters), "hidden_size": 16, "num_hidden_layers": 1, "pad_token_id": 0}
+    recurrent = MambaForCausalLM(MambaConfig(**sizes, state_size=4, bos_token_id=None, eos_token_id=None))
+    with pytest.raises(ValueError, match="MambaForCausalLM is not supported: it keeps a recurrent state"):
+        ActorCritic(recurrent, letters, CONTEXT)
+    small = {"vocab_size": len(letters), "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    pair = T5ForConditionalGeneration(T5Config(**small, decoder_start_token_id=0))
+    with pytest.raises(ValueError, match="T5ForConditionalGeneration is not supported: it is an encoder-decoder"):
+        ActorCritic(pair, letters, CONTEXT)
+
+
+class TwoSidedCap(LlamaForCausalLM):
+    """Does something after its head that no config speaks of."""
+
+    def forward(self, *args, **kwargs):
+        out = super().forward(*args, **kwargs)
+        out.logits = 30 * (out.logits / 30).tanh()
+        return out
+
+
+def test_what_follows_a_head_unspoken_is_refused_even_where_small_logits_hide_it(letters):
+    lm = TwoSidedCap(build_lm("llama", len(letters)).config).eval()  # fresh weights: the cap changes logits by under 1e-4
+    with pytest.raises(ValueError, match="TwoSidedCap is not supported: what follows its head is not in its config"):
+        ActorCritic(lm, letters, CONTEXT)
+
+
+def test_a_window_that_is_not_as_the_config_says_is_refused(letters):
+    lm = build_lm("mistral", len(letters))
+    lm.model.config = copy.deepcopy(lm.config)  # the model masks by its own config, the cache by that of the whole
+    lm.config.sliding_window = 9
+    with pytest.raises(ValueError, match="MistralForCausalLM is not supported: its sliding window is not as its config says"):
+        ActorCritic(lm, letters, CONTEXT)
+
+
+def test_soft_caps_and_factors_after_the_head_are_the_models_own(letters):
+    for family, fields, rule in (
+        ("gemma2", {}, LogitRule(1.0, 2.0)),
+        ("cohere", {}, LogitRule(0.1, None)),
+        ("granite", {}, LogitRule(0.25, None)),
+        ("gemma3_text", {"final_logit_softcapping": 1.5}, LogitRule(1.0, 1.5)),
+    ):
+        lm = build_lm(family, len(letters), **fields)
+        model = ActorCritic(lm, letters, CONTEXT)
+        assert model.logit_rule == rule
+        ids, at = torch.tensor([[2, 3, 4]]), torch.arange(3)[None]
+        with torch.no_grad():
+            assert torch.allclose(model.logits(model.hidden(ids, at)), lm(ids).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_family_loads_from_a_folder_and_learns(letters, tmp_path, family, dtype):
+    build_lm(family, len(letters) + 3).save_pretrained(tmp_path)
+    lm = load_lm(str(tmp_path), dtype)
+    assert lm.dtype == dtype
+    model = ActorCritic(lm, letters, CONTEXT)
+    ids, prompt_lengths, mask = batch(2, 2, 9, len(letters))  # longer than the window
+    logprobs, values, entropy = model(ids, prompt_lengths, mask)
+    assert logprobs.dtype == values.dtype == entropy.dtype == torch.float32
+    (values.sum() - logprobs.sum()).backward()
+    assert not lm.get_output_embeddings().weight.grad[len(letters) :].any()  # F28: the three beyond the tokenizer stay out
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert model(ids, prompt_lengths, mask)[0].sum() > logprobs.sum()
+    hidden = model.hidden(ids, torch.arange(ids.shape[1]).expand_as(ids))
+    assert model.logits(hidden).shape[-1] == len(letters)
+
+
+def test_attention_is_the_one_that_was_asked_for(letters, tmp_path):
+    build_lm("llama", len(letters)).save_pretrained(tmp_path)
+    assert load_lm(str(tmp_path), attn_implementation="eager").config._attn_implementation == "eager"
+    assert load_lm(str(tmp_path)).config._attn_implementation == "sdpa"
 
 
 def test_the_model_stays_in_eval_mode_in_training_too(letters):

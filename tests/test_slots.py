@@ -1,6 +1,6 @@
 import pytest
 import torch
-from agent_kit import CONTEXT, SHAPES, build_lm
+from agent_kit import CONTEXT, FAMILIES, build_lm
 from textgym_agents.model import ActorCritic
 
 
@@ -9,7 +9,7 @@ def full(lm, ids):
         return lm(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1, :]
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, "mistral", "gemma3"])
+@pytest.mark.parametrize("shape", FAMILIES)
 def test_logits_equal_a_full_forward_with_ragged_rows_side_by_side(letters, shape):
     """Prompts of different lengths, decode, a refill of one row in the middle, and the rows that sit out."""
     lm = build_lm(shape, len(letters))

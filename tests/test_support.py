@@ -3,7 +3,7 @@
 import pytest
 import torch
 from agent_kit import CONTEXT, build_lm
-from textgym_agents.support import check_fit, head_of
+from textgym_agents.support import LogitRule, check_fit, head_of
 
 
 def test_the_head_is_the_layer_that_gives_logits(letters):
@@ -17,3 +17,9 @@ def test_attention_that_takes_no_mask_per_row_is_refused(letters):
     lm.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match="runs attention as 'flash_attention_2'; the slot cache needs 'sdpa' or 'eager'"):
         check_fit(lm, len(letters), CONTEXT)
+
+
+def test_a_cap_is_laid_on_what_the_factor_gave():
+    # 2 tanh(.5 * 4 / 2) = 2 tanh(1) = 1.5231884
+    assert LogitRule(0.5, 2.0)(torch.tensor([4.0, 0.0])).tolist() == pytest.approx([1.5231884, 0.0])
+    assert LogitRule()(torch.tensor([4.0])).tolist() == [4.0]

@@ -197,3 +197,23 @@ def test_a_mapping_of_reward_functions_makes_criteria():
     assert dict(release.criteria) == {"one": 1.0, "two": 2.0}
     assert float(release.token_rewards.sum()) == 2.0
     assert dict(release.ledger.accounts) == {"weight/two": 1.0}
+
+
+def test_prompts_can_be_conversations(chat_tokenizer):
+    messages = [{"role": "user", "content": "hello"}]
+    text, ids = textgym.TextTokenizer(chat_tokenizer).chat(messages)
+    task = PromptTask(
+        [messages, "12"], chat_tokenizer, lambda episodes: [0.0] * len(episodes), demonstrations=[(messages, "99")]
+    )
+    assert task.prompts[0].text == text == "<s><|turn|>user: hello<|turn|>assistant: "
+    assert task.prompts[0].ids.tolist() == ids.tolist()
+    assert task.max_prompt_tokens == len(ids)
+    assert task.demonstrations(np.random.default_rng(0), 1)[0][0].text == text
+    env = textgym.TextGenEnv(task)
+    obs, _ = env.reset(seed=0, options={"prompt": messages})
+    assert obs[: len(ids)].tolist() == ids.tolist()
+
+
+def test_one_conversation_given_as_all_prompts_is_named():
+    with pytest.raises(ValueError, match="give a Prompt, a text, or a list of messages"):
+        PromptTask([{"role": "user", "content": "a"}], textgym.symbol_tokenizer(["a"]), len)

@@ -253,3 +253,24 @@ def test_replacement_characters_after_a_space_are_held_inside_a_text_F25():
     rng = np.random.default_rng(0)
     for _ in range(300):
         check_offsets(tokenizer, rng.integers(5, size=8).tolist())
+
+
+MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello world"}]
+
+
+def test_a_conversation_is_written_exactly_as_the_template_does_with_one_begin_of_text(chat_tokenizer):
+    tokenizer = TextTokenizer(chat_tokenizer)
+    text, ids = tokenizer.chat(MESSAGES)
+    assert text == "<s><|turn|>system: be brief<|turn|>user: hello world<|turn|>assistant: "
+    assert ids.dtype == np.int64
+    assert [tokenizer.piece(i) for i in ids[:2]] == ["<s>", "<|turn|>"]
+    assert (ids == tokenizer.bos_token_id).sum() == 1
+    assert chat_tokenizer.decode(ids.tolist()) == text  # special tokens are tokens, not their letters
+    assert (ids == chat_tokenizer.convert_tokens_to_ids("<|turn|>")).sum() == 3
+
+
+def test_conversations_without_a_template_or_that_it_does_not_take_are_errors(letters, chat_tokenizer):
+    with pytest.raises(ValueError, match="a prompt is a list of messages but the tokenizer, a Tokenizer, has no chat template"):
+        letters.chat(MESSAGES)
+    with pytest.raises(ValueError, match=r"chat template does not take .*'tool'.*: no tools here"):
+        TextTokenizer(chat_tokenizer).chat([{"role": "tool", "content": "x"}])

@@ -4,10 +4,11 @@ import pytest
 import torch
 from agent_kit import build_lm
 from safetensors.torch import load_file
-from textgym_agents import PPOConfig
-from textgym_agents.train import Reporter, TrainConfig, build_task, pick_device, train
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from textgym_agents import CausalLMPolicy, PPOConfig
+from textgym_agents.train import Reporter, TrainConfig, build_policy, build_task, pick_device, prepare_learning, train
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from textgym import PromptTask
 from textgym.tasks.number_duel import NumberDuel
 
 SMALL = {
@@ -208,3 +209,49 @@ def test_a_task_that_cannot_reward_is_found_before_the_warm_up(tmp_path):
 def test_rewards_by_workers_train_the_same_policy(tmp_path):
     now, late = (train(TrainConfig(out=tmp_path / str(n), reward_workers=n, **SMALL)) for n in (0, 1))
     assert [now.after[name] for name in ("return", "tokens")] == [late.after[name] for name in ("return", "tokens")]
+
+
+def test_a_separate_value_model_starts_from_the_warm_up_and_is_written(tmp_path):
+    run = train(TrainConfig(out=tmp_path, value_model="separate", **SMALL))
+    value = AutoModel.from_pretrained(tmp_path / "value").state_dict()
+    policy = AutoModelForCausalLM.from_pretrained(run.folder / "policy").base_model.state_dict()
+    assert value.keys() == policy.keys()
+    assert any(not torch.equal(value[name], policy[name]) for name in value)  # each has learned its own
+    config = TrainConfig(value_model="separate", device="cpu")
+    built = build_policy(config, build_task(config), "cpu").model
+    with torch.no_grad():
+        built.lm.transformer.wte.weight.fill_(0.5)  # what a warm-up might have left
+    prepare_learning(config, CausalLMPolicy(built, 1))
+    assert torch.equal(built.value_lm.wte.weight, built.lm.transformer.wte.weight)
+
+
+def test_adapters_learn_with_a_reference_that_needs_no_copy(tmp_path):
+    ppo = PPOConfig(episodes_per_update=8, minibatch_episodes=4, epochs=1, kl_coef=0.1)
+    listener = Listener()
+    train(TrainConfig(out=tmp_path, lora_rank=2, lora_alpha=8, **(SMALL | {"ppo": ppo})), listener)
+    assert listener.last["ref_kl"] != 0
+    names = set(load_file(tmp_path / "policy" / "model.safetensors"))
+    assert not any("lora" in name for name in names)
+    assert json.loads((tmp_path / "config.json").read_text())["lora_rank"] == 2
+    with pytest.raises(ValueError, match="give lora_rank too"):
+        TrainConfig(lora_alpha=4)
+    with pytest.raises(ValueError, match="lora_rank is -1"):
+        TrainConfig(lora_rank=-1)
+
+
+def test_a_run_in_bfloat16_writes_bfloat16(tmp_path):
+    train(TrainConfig(out=tmp_path, dtype="bfloat16", **SMALL))
+    weights = load_file(tmp_path / "policy" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+
+
+def test_a_chat_model_plays_a_task_of_conversations(chat_tokenizer, tmp_path):
+    build_lm("llama", len(chat_tokenizer), context=64).save_pretrained(tmp_path / "lm")
+    chat_tokenizer.save_pretrained(tmp_path / "lm")
+    run = train(TrainConfig(task=conversations, model=str(tmp_path / "lm"), out=tmp_path / "run", attention="eager", **SMALL))
+    assert run.examples_after[0][0].prompt.text == "<s><|turn|>user: hello<|turn|>assistant: "
+
+
+def conversations(tokenizer):
+    prompt = [{"role": "user", "content": "hello"}]
+    return PromptTask([prompt], tokenizer, lambda episodes: [float(len(e.ids) < 4) for e in episodes], max_new_tokens=6)

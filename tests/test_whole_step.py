@@ -10,8 +10,10 @@ SMALL = LoadConfig(episodes=8, mean_length=5.0, max_length=12, vocab_size=40, la
 STEP = StepConfig(slots=4, minibatch=4, epochs=2, threads=0, group=2)
 
 
-def test_our_step_plays_the_load_and_learns_from_it():
-    step = OurStep(SMALL, STEP)
+@pytest.mark.parametrize("separate_value", [False, True])
+def test_our_step_plays_the_load_and_learns_from_it(separate_value):
+    step = OurStep(SMALL, STEP, separate_value=separate_value)
+    assert (step.ppo.policy.model.value_lm is not None) == separate_value
     before = step.ppo.policy.model.lm.get_input_embeddings().weight.clone()
     episodes, seconds = step.run()
     assert episodes == 8

@@ -132,10 +132,6 @@ class Rules:
         given = self.task.sample(rng)
         if options.get("prompt") is not None:
             given = options["prompt"]
-        if isinstance(given, str):
-            given = Prompt(given)
-        if not isinstance(given, Prompt):
-            raise ValueError(f"a prompt is a {type(given).__name__}; task.sample and options['prompt'] give a Prompt or a text")
         prompt = encode_prompt(given, self.tokenizer)
         check_room(prompt, self.max_prompt_tokens)
         return Prompt(prompt.text, read_only(np.asarray(prompt.ids)), prompt.metadata, group_id)

@@ -24,6 +24,7 @@ from textgym.tasks import DEFAULT_TASK, TASKS
 from textgym.tokenizer import TextTokenizer
 
 Demonstration: TypeAlias = tuple[Prompt, str | Sequence[str]]
+Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 @runtime_checkable
@@ -71,7 +72,8 @@ class Task(Protocol):
         """Answer the agent's turn, or None: the episode is over.
 
         A task that defines this has turns: end-of-text, ``turn_stop`` and ``max_turn_tokens`` end the agent's turn, not the
-        episode. The reply's tokens enter the response with agent mask False; they are never paid and never trained on.
+        episode. The reply's tokens enter the response with agent mask False; they are never paid and never trained on. A
+        reply is taken as it is: between messages of a chat template it also writes what the template puts there.
 
         Args:
             episode: the response so far; ``ended_by`` says what ended the turn.
@@ -109,7 +111,7 @@ class PromptTask(Task):
     environment's ``spec`` can then be written as JSON.
 
     Args:
-        prompts: texts or ``Prompt`` objects; each reset draws one.
+        prompts: texts, lists of messages (see ``TextTokenizer.chat``) or ``Prompt`` objects; each reset draws one.
         tokenizer: see ``TextTokenizer``.
         reward_fn: ``(episodes) -> one reward per episode``; see ``textgym.rewards``. A Mapping of names to such functions
             makes each a criterion.
@@ -134,7 +136,7 @@ class PromptTask(Task):
 
     def __init__(
         self,
-        prompts: Sequence[str | Prompt],
+        prompts: Sequence[str | Prompt | Messages],
         tokenizer: Any,
         reward_fn: RewardFn | Mapping[str, RewardFn] | str,
         streams_fn: StreamsFn | str | None = None,
@@ -151,7 +153,7 @@ class PromptTask(Task):
         causal_streams: bool = True,
         success_fn: Callable[[Episode], bool] | str | None = None,
         score_fn: Callable[[Sequence[Episode]], float] | str | None = None,
-        demonstrations: Sequence[tuple[str | Prompt, str | Sequence[str]]] = (),
+        demonstrations: Sequence[tuple[str | Prompt | Messages, str | Sequence[str]]] = (),
     ) -> None:
         functions = {"streams_fn": streams_fn, "reply_fn": reply_fn, "success_fn": success_fn, "score_fn": score_fn}
         functions = {name: _named(function) for name, function in functions.items() if function is not None}
@@ -166,7 +168,7 @@ class PromptTask(Task):
         if isinstance(prompts, str) or len(prompts) == 0:
             raise ValueError(f"prompts is {prompts!r}; give a list with at least one text or Prompt")
         self.tokenizer = TextTokenizer(tokenizer)
-        self.prompts = [encode_prompt(_as_prompt(prompt), self.tokenizer) for prompt in prompts]
+        self.prompts = [encode_prompt(prompt, self.tokenizer) for prompt in prompts]
         longest = max(len(_ids(prompt)) for prompt in self.prompts)
         self.max_prompt_tokens = longest if max_prompt_tokens is None else max_prompt_tokens
         for number, prompt in enumerate(self.prompts):
@@ -183,7 +185,7 @@ class PromptTask(Task):
         self.causal_streams = causal_streams
         self._reward_fn = functions["reward_fn"]
         self._streams_fn, self._success_fn, self._score_fn = map(functions.get, ("streams_fn", "success_fn", "score_fn"))
-        self._demonstrations = [(_as_prompt(prompt), text) for prompt, text in demonstrations]
+        self._demonstrations = [(encode_prompt(prompt, self.tokenizer), text) for prompt, text in demonstrations]
 
     def sample(self, rng: np.random.Generator) -> Prompt:
         """Draw one of the prompts."""
@@ -320,12 +322,23 @@ def _is_ours(spec: EnvSpec) -> bool:
     return str(spec.entry_point).startswith("textgym.")
 
 
-def encode_prompt(prompt: Prompt, tokenizer: TextTokenizer) -> Prompt:
-    """Return ``prompt`` with its ``ids`` set (int64): as given, or encoded from its text without special tokens.
+def encode_prompt(prompt: Prompt | str | Messages, tokenizer: TextTokenizer) -> Prompt:
+    """Return a prompt with its ``ids`` set (int64): as given, or encoded from its text without special tokens.
+
+    A list of messages is written by the tokenizer's chat template; text and ids are then exactly the template's.
 
     Raises:
-        ValueError: an id is not of the tokenizer's.
+        ValueError: an id is not of the tokenizer's, or the prompt is none.
     """
+    if isinstance(prompt, list | tuple) and prompt and all(isinstance(message, Mapping) for message in prompt):
+        prompt = Prompt(*tokenizer.chat(prompt))
+    elif isinstance(prompt, str):
+        prompt = Prompt(prompt)
+    if not isinstance(prompt, Prompt):
+        raise ValueError(
+            f"a prompt is {prompt!r}, a {type(prompt).__name__}; give a Prompt, a text, or a list of messages "
+            '{"role": ..., "content": ...}'
+        )
     if prompt.ids is not None:
         ids = np.asarray(prompt.ids)
         fits = ids.ndim == 1 and len(ids) > 0 and ids.dtype.kind in "iu" and ids.min() >= 0 and ids.max() < tokenizer.vocab_size
@@ -356,14 +369,6 @@ def _ids(prompt: Prompt) -> npt.NDArray[np.int64]:
     if prompt.ids is None:
         raise ValueError(f"prompt {prompt.text!r} has no ids yet; encode it with encode_prompt first")
     return np.asarray(prompt.ids)
-
-
-def _as_prompt(prompt: str | Prompt) -> Prompt:
-    if isinstance(prompt, Prompt):
-        return prompt
-    if not isinstance(prompt, str):
-        raise ValueError(f"a prompt is {prompt!r}, a {type(prompt).__name__}; give a text or a Prompt")
-    return Prompt(prompt)
 
 
 def _hint(name: str, known: Sequence[str]) -> str:

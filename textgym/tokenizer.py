@@ -7,7 +7,7 @@ offsets come from decoding the ids themselves, and no function here goes from id
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,6 +131,31 @@ class TextTokenizer:
             raise ValueError(f"the tokenizer cannot encode {text!r}: {error}") from error
         ids = getattr(ids, "ids", ids)
         return np.asarray(ids, dtype=np.int64)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, npt.NDArray[np.int64]]:
+        """Write a conversation by the tokenizer's chat template, up to where the assistant's next message begins.
+
+        Args:
+            messages: ``{"role": ..., "content": ...}``, as the template wants them.
+
+        Returns:
+            The template's text, special tokens written out, and its ids, int64 (number of tokens,); none is added to them.
+
+        Raises:
+            ValueError: there is no chat template, or it does not take these messages.
+        """
+        if getattr(self.source, "chat_template", None) is None:
+            raise ValueError(
+                f"a prompt is a list of messages but the tokenizer, a {type(self.source).__name__}, has no chat template; use "
+                "a Hugging Face tokenizer with one (tokenizer.chat_template = ...), or give the prompt as a text"
+            )
+        apply = self.source.apply_chat_template
+        try:
+            text = apply(messages, add_generation_prompt=True, tokenize=False)
+            ids = apply(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+        except Exception as error:  # a template is a program and raises what it likes
+            raise ValueError(f"the tokenizer's chat template does not take {list(messages)}: {error}") from error
+        return text, np.asarray(ids, dtype=np.int64)
 
     def decode(self, ids: Iterable[int] | npt.NDArray[np.int64]) -> str:
         """Decode ``ids`` with special tokens left out."""

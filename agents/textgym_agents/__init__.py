@@ -1,7 +1,7 @@
 """Agents for textgym: a KV-cached language-model policy, PPO over token rewards, and the protocols for agents of your own."""
 
 from textgym_agents.agent import Agent, resolve_agent
-from textgym_agents.collect import Collector, collect
+from textgym_agents.collector import Collector, collect
 from textgym_agents.model import ActorCritic, load_lm, tiny_gpt2
 from textgym_agents.policy import CausalLMPolicy, Step
 from textgym_agents.ppo import PPO, PPOConfig

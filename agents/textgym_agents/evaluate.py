@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from gymnasium.vector import AutoresetMode
 
 from textgym import Episode, Release, Task, TextGenVectorEnv
-from textgym_agents.collect import collect
+from textgym_agents.collector import collect
 from textgym_agents.rollout import Policy
 
 

@@ -1,11 +1,13 @@
 """A causal language model with a value head, and where such models come from.
 
 Left out on purpose: any model of our own. The language model is an unmodified Hugging Face one; only a linear value head is
-added beside it, reading the same hidden state that the language model's head reads.
+added beside it. It reads the hidden state that the language model's head reads, or that of a second, separate model.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from textgym.tokenizer import TextTokenizer
-from textgym_agents.masks import layer_windows
+from textgym_agents.lora import AdaptersOff, has_adapters, load_merged, merged_state
+from textgym_agents.masks import Windows, layer_windows
 from textgym_agents.slots import SlotCache
-from textgym_agents.support import check_fit, head_of, probe
+from textgym_agents.support import LogitRule, check_fit, check_value_model, head_of, probe
+from textgym_agents.value_model import PairCache
 
 _CHUNK_ELEMENTS = 2**24  # logits of one chunk, in elements: 64 MiB in float32
 
 
 class ActorCritic(nn.Module):
-    """A causal language model and a linear value head on the same hidden state.
+    """A causal language model and a linear value head, on the same hidden state or on that of a value model.
+
+    The states of a text are one tensor (..., hidden): the language model's, then the value model's where there is one.
+    ``logits`` and ``values`` each read their part, so whoever runs the model need not know of a second one.
 
     The model stays in eval mode in training too: dropout would make the policy that samples another one than the policy
     that learns, and the ratio of the two would start away from 1.
@@ -33,22 +40,34 @@ class ActorCritic(nn.Module):
         lm: a Hugging Face causal model with a standard KV cache.
         tokenizer: the environment's. Logits beyond its size V (padded vocabularies) are left out everywhere.
         context_length: most tokens of prompt and response.
+        value_lm: a model (causal or base) whose hidden states give the values; None: the language model's own do. It has
+            the dtype, device and sliding windows of ``lm``, because both read the same masks.
 
     Raises:
-        ValueError: the model is smaller than the tokenizer or the context, or is of a kind that is not supported.
+        ValueError: a model is smaller than the tokenizer or the context, or is of a kind that is not supported.
     """
 
-    def __init__(self, lm: PreTrainedModel, tokenizer: TextTokenizer, context_length: int) -> None:
+    def __init__(
+        self, lm: PreTrainedModel, tokenizer: TextTokenizer, context_length: int, value_lm: PreTrainedModel | None = None
+    ) -> None:
         super().__init__()
         check_fit(lm, tokenizer.vocab_size, context_length)
         self.lm = lm.eval()
         self.tokenizer = tokenizer
         self.vocab_size = tokenizer.vocab_size
         self.context_length = context_length
-        self.windows = layer_windows(lm.config.get_text_config(), context_length)
-        self.hidden_size: int = head_of(lm).weight.shape[1]
+        self.windows: Windows = layer_windows(lm.config.get_text_config(), context_length)
+        self.logit_rule = LogitRule.read(lm.config)
+        self.policy_size: int = head_of(lm).weight.shape[1]
+        self.value_lm: Any = None
+        value_size = 0
+        if value_lm is not None:
+            check_value_model(value_lm, lm, tokenizer.vocab_size, context_length)
+            self.value_lm = value_lm.base_model.eval()  # a head of its own would only cost memory
+            value_size = int(value_lm.config.get_text_config().hidden_size)
+        self.hidden_size: int = self.policy_size + value_size
         # Starts at 0, so that no random number is drawn and the first advantages are the returns themselves.
-        self.value_head = nn.utils.skip_init(nn.Linear, self.hidden_size, 1, dtype=lm.dtype, device=lm.device)
+        self.value_head = nn.utils.skip_init(nn.Linear, value_size or self.policy_size, 1, dtype=lm.dtype, device=lm.device)
         for parameter in self.value_head.parameters():
             nn.init.zeros_(parameter)
         probe(self)
@@ -59,28 +78,48 @@ class ActorCritic(nn.Module):
 
     @property
     def num_layers(self) -> int:
-        """Attention layers, as the cache needs them."""
+        """Attention layers of the language model, as the cache needs them."""
         return int(self.lm.config.get_text_config().num_hidden_layers)
 
-    def slot_cache(self, num_rows: int) -> SlotCache:
+    def slot_cache(self, num_rows: int) -> SlotCache | PairCache:
         """Make an empty cache with a row for each of ``num_rows`` slots."""
-        return SlotCache(self.num_layers, num_rows, self.context_length, self.windows)
+        cache = SlotCache(self.num_layers, num_rows, self.context_length, self.windows)
+        if self.value_lm is None:
+            return cache
+        layers = int(self.value_lm.config.get_text_config().num_hidden_layers)
+        return PairCache(cache, SlotCache(layers, num_rows, self.context_length, self.windows))
 
-    def hidden(self, ids: Tensor, positions: Tensor, mask: Any = None, cache: SlotCache | None = None) -> Tensor:
-        """Run the language model without its head. ids, positions (B, q) -> (B, q, hidden); masks as ``attention_masks``."""
-        backbone = getattr(self.lm, self.lm.base_model_prefix)
-        out = backbone(
-            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
-        )
-        return out.last_hidden_state
+    def hidden(self, ids: Tensor, positions: Tensor, mask: Any = None, cache: SlotCache | PairCache | None = None) -> Tensor:
+        """Run the models without their heads. ids, positions (B, q) -> (B, q, hidden); masks as ``attention_masks``."""
+        if self.value_lm is None:
+            return _run(self.lm.base_model, ids, positions, mask, cache)
+        first, second = (cache.policy, cache.value) if isinstance(cache, PairCache) else (None, None)
+        policy = _run(self.lm.base_model, ids, positions, mask, first)
+        return torch.cat([policy, _run(self.value_lm, ids, positions, mask, second)], -1)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Give the float32 logits of the V tokens. (..., hidden) -> (..., V)."""
-        return head_of(self.lm)(hidden)[..., : self.vocab_size].float()
+        """Give the float32 logits of the V tokens, as the model itself does. (..., hidden) -> (..., V)."""
+        return self.logit_rule(head_of(self.lm)(hidden[..., : self.policy_size])[..., : self.vocab_size]).float()
 
     def values(self, hidden: Tensor) -> Tensor:
         """Give the value of each state. (..., hidden) -> (...,), float32."""
-        return self.value_head(hidden).squeeze(-1).float()
+        states = hidden if self.value_lm is None else hidden[..., self.policy_size :]
+        return self.value_head(states).squeeze(-1).float()
+
+    def start_values_from_policy(self) -> None:
+        """Copy the language model's weights into a value model of the same shape, as a warm-up leaves them."""
+        if self.value_lm is not None:
+            self.value_lm.load_state_dict(self.lm.base_model.state_dict())
+
+    def frozen_reference(self) -> Callable[..., tuple[Tensor, ...]]:
+        """Give the model as it is now for a KL penalty, called like this one: it stays so while this one learns.
+
+        With adapters it is this model with its adapters off, which holds no second copy and is the model as it was before
+        ``add_lora``; else a frozen copy. Only its log-probs and entropies mean something.
+        """
+        if has_adapters(self.lm):
+            return AdaptersOff(self)
+        return ActorCritic(copy.deepcopy(self.lm), self.tokenizer, self.context_length).requires_grad_(False)
 
     def forward(self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor, temperature: float = 1.0) -> tuple[Tensor, ...]:
         """Evaluate texts, one forward pass per text.
@@ -123,21 +162,55 @@ class ActorCritic(nn.Module):
         return logprobs.gather(-1, tokens[:, None]).squeeze(-1), -(logprobs.exp() * logprobs).sum(-1)
 
     def save(self, folder: str | Path) -> None:
-        """Write ``folder/policy`` (model and tokenizer, for AutoModelForCausalLM) and ``folder/value_head.safetensors``."""
+        """Write the model in files that load anywhere.
+
+        ``folder/policy`` holds model and tokenizer, for AutoModelForCausalLM, adapters merged into the weights;
+        ``folder/value_head.safetensors`` the value head; ``folder/value`` the value model, for AutoModel, where there is one.
+        """
         folder = Path(folder)
         for config in (self.lm.config, self.lm.generation_config):
             if config is not None and config.eos_token_id is None:  # so that `generate` knows where a text ends
                 config.eos_token_id, config.bos_token_id = self.tokenizer.eos_token_id, self.tokenizer.bos_token_id
-        self.lm.save_pretrained(folder / "policy")
+        _save_model(self.lm, folder / "policy")
         self.tokenizer.save_pretrained(folder / "policy")
+        if self.value_lm is not None:
+            _save_model(self.value_lm, folder / "value")
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.value_head.state_dict().items()}
         save_file(weights, str(folder / "value_head.safetensors"))
 
     def load(self, folder: str | Path) -> None:
-        """Read what ``save`` wrote into this model."""
-        lm = AutoModelForCausalLM.from_pretrained(Path(folder) / "policy", local_files_only=True, dtype=self.lm.dtype)
-        self.lm.load_state_dict(lm.state_dict())
-        self.value_head.load_state_dict(load_file(str(Path(folder) / "value_head.safetensors")))
+        """Read what ``save`` wrote into this model. Adapters start anew over what is read, which is then their reference.
+
+        Raises:
+            ValueError: one of the two has a value model and the other has not.
+        """
+        folder = Path(folder)
+        if (folder / "value").is_dir() != (self.value_lm is not None):
+            there, here = ("a", "none") if self.value_lm is None else ("no", "one")
+            raise ValueError(f"{folder} holds {there} value model but this model has {here}; build it as it was saved")
+        options = {"local_files_only": True, "dtype": self.lm.dtype}
+        _load_into(self.lm, AutoModelForCausalLM.from_pretrained(folder / "policy", **options))
+        if self.value_lm is not None:
+            _load_into(self.value_lm, AutoModel.from_pretrained(folder / "value", **options))
+        self.value_head.load_state_dict(load_file(str(folder / "value_head.safetensors")))
+
+
+def _run(backbone: Any, ids: Tensor, positions: Tensor, mask: Any, cache: Any) -> Tensor:
+    out = backbone(
+        input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+    )
+    return out.last_hidden_state
+
+
+def _save_model(lm: PreTrainedModel, folder: Path) -> None:
+    lm.save_pretrained(folder, state_dict=merged_state(lm) if has_adapters(lm) else None)
+
+
+def _load_into(lm: PreTrainedModel, saved: PreTrainedModel) -> None:
+    if has_adapters(lm):
+        load_merged(lm, saved.state_dict())
+    else:
+        lm.load_state_dict(saved.state_dict())
 
 
 def tiny_gpt2(
@@ -153,6 +226,7 @@ def tiny_gpt2(
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own function, in one operation
         bos_token_id=None,
         eos_token_id=None,
     )
@@ -172,17 +246,23 @@ def load_tokenizer(name_or_path: str) -> Any:
     return _load(AutoTokenizer, name_or_path)
 
 
-def load_lm(name_or_path: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Load a causal language model, from a folder or a name in the local hub cache or hub.
+def load_lm(name_or_path: str, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None) -> PreTrainedModel:
+    """Load a causal language model, from a folder or a name in the local hub cache or hub. Code in it is never run.
+
+    Args:
+        name_or_path: the folder or the name.
+        dtype: of the weights, and of all that is computed with them.
+        attn_implementation: "sdpa" or "eager"; None: what transformers takes for this model.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is no causal language model.
     """
-    return _load(AutoModelForCausalLM, name_or_path, dtype=dtype)
+    options = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    return _load(AutoModelForCausalLM, name_or_path, dtype=dtype, **options)
 
 
 def _load(kind: Any, name_or_path: str, **kwargs: Any) -> Any:
     try:
-        return kind.from_pretrained(name_or_path, **kwargs)
+        return kind.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load {name_or_path!r} as a folder or a model's name: {error}") from error

@@ -63,7 +63,8 @@ class CausalLMPolicy:
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._decoder = Decoder(model, num_slots, self.sampling)
         self._rows = SlotRows(num_slots)
-        self._weights = self._count_changes()
+        self._parameters = list(model.parameters())
+        self._changes = self._count_changes()
 
     @property
     def temperature(self) -> float:
@@ -95,8 +96,8 @@ class CausalLMPolicy:
             )
         tokens = torch.as_tensor(obs, device=self.device)
         lengths = (tokens >= 0).sum(1).cpu().numpy() if lengths is None else lengths
-        if (changes := self._count_changes()) != self._weights:
-            self._weights = changes
+        if (changes := self._count_changes()) != self._changes:
+            self._changes = changes
             self._rows = SlotRows(self.num_slots)  # the cache is of other weights: it is rebuilt by prefill, row by row
         new = lengths - self._rows.cached[slots]
         for i in np.flatnonzero(new <= 0)[:1]:
@@ -129,7 +130,7 @@ class CausalLMPolicy:
 
     def _count_changes(self) -> int:
         """Count the changes in place that the weights have seen, as autograd does: it grows when an optimizer steps."""
-        return sum(parameter._version for parameter in self.model.parameters())
+        return sum([parameter._version for parameter in self._parameters])
 
     def _take_rows(self, slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
         source, target = self._rows.take(slots, lengths)

@@ -6,7 +6,6 @@ below is the documentation of the algorithm.
 
 from __future__ import annotations
 
-import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from textgym.rules import Rules
-from textgym_agents.collect import collect
+from textgym_agents.collector import collect
 from textgym_agents.losses import (
     explained_variance,
     kl_penalty,
@@ -112,7 +111,7 @@ class PPO:
         self.policy = policy
         self.config = config or PPOConfig()
         self.accelerator = accelerator or Accelerator(cpu=policy.device.type == "cpu")
-        self.reference = copy.deepcopy(policy.model).requires_grad_(False) if self.config.kl_coef else None
+        self.reference = policy.model.frozen_reference() if self.config.kl_coef else None
         optimizer = torch.optim.AdamW(policy.model.parameters(), lr=self.config.learning_rate, weight_decay=0.0, eps=1e-5)
         self.model, self.optimizer = self.accelerator.prepare(policy.model, optimizer)
         self._shuffle = torch.Generator().manual_seed(seed)

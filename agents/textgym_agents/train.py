@@ -5,6 +5,7 @@ Left out on purpose: learning (the agent's) and the console (``cli``'s); progres
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import os
@@ -26,6 +27,7 @@ from textgym.rules import Rules
 from textgym.task import find_task
 from textgym_agents.agent import find_agent, resolve_agent
 from textgym_agents.evaluate import judge, play
+from textgym_agents.lora import add_lora
 from textgym_agents.model import ActorCritic, load_lm, load_tokenizer, tiny_gpt2
 from textgym_agents.policy import CausalLMPolicy
 from textgym_agents.ppo import PPO, PPOConfig
@@ -58,6 +60,18 @@ class TrainConfig:
     """Width of the tiny model."""
     heads: int = 4
     """Attention heads of the tiny model."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights, and of all that is computed with them. Steps smaller than a 256th of a weight are lost in bfloat16."""
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    """How a named model computes attention; "auto" takes what transformers takes for it."""
+    value_model: Literal["shared", "separate"] = "shared"
+    """"shared" reads values off the language model's states, "separate" off those of a copy of it that learns only values."""
+    lora_rank: int = 0
+    """Rank of adapters (LoRA) that learn in place of the weights, after the warm-up; 0: the weights learn."""
+    lora_alpha: float | None = None
+    """Adapters are scaled by lora_alpha / lora_rank; None: twice the rank."""
+    lora_targets: tuple[str, ...] = ()
+    """Ends of the names of the linear layers that get adapters; empty: all but the head."""
     rewards: Literal["tokens", "scalar"] = "tokens"
     """"tokens" releases the task's rewards per token, "scalar" only their sum, on the last token."""
     streams: bool = True
@@ -93,8 +107,11 @@ class TrainConfig:
         for name in ("updates", "num_slots", "eval_episodes", "layers", "width", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps is {self.warmup_steps}; it must be at least 0")
+        for name in ("warmup_steps", "lora_rank"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if not self.lora_rank and (self.lora_alpha is not None or self.lora_targets):
+            raise ValueError("lora_alpha and lora_targets are options of adapters; give lora_rank too")
         if self.num_slots > self.ppo.episodes_per_update:
             raise ValueError(
                 f"num_slots is {self.num_slots} but an update collects {self.ppo.episodes_per_update} episodes; lower "
@@ -152,6 +169,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     folder = _make_folder(config, task) if process.is_main_process else Path(os.devnull)
     # 2) warm-up: the form of the task's texts, not yet its goal
     warm_up_policy(config, task, policy, reporter)
+    prepare_learning(config, policy)
     played_before = _play(config, task, policy, device)
     before = judge(task, played_before)
     options = {"config": config.ppo} if make_agent is PPO else {}
@@ -214,12 +232,15 @@ def build_policy(config: TrainConfig, task: Task, device: str, rank: int = 0) ->
     """Build the policy: the named model, or the tiny one, sized for the task; each process samples with a seed of its own."""
     tokenizer = TextTokenizer(task.tokenizer)
     context_length = task.max_prompt_tokens + (task.max_response_tokens or task.max_new_tokens)
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
     if config.model == "tiny":
         shape = {"layers": config.layers, "width": config.width, "heads": config.heads}
         lm = tiny_gpt2(tokenizer.vocab_size, context_length, seed=config.seed, **shape)
     else:
-        lm = load_lm(config.model)
-    model = ActorCritic(lm.to(device), tokenizer, context_length)  # type: ignore[arg-type]
+        lm = load_lm(config.model, dtype, None if config.attention == "auto" else config.attention)
+    lm = lm.to(device, dtype)  # type: ignore[arg-type]
+    value_lm = copy.deepcopy(lm) if config.value_model == "separate" else None
+    model = ActorCritic(lm, tokenizer, context_length, value_lm)
     return CausalLMPolicy(model, config.num_slots, seed=config.seed + 7919 * rank, temperature=config.temperature)
 
 
@@ -236,6 +257,13 @@ def warm_up_policy(config: TrainConfig, task: Task, policy: CausalLMPolicy, repo
         seed=config.seed,
         callback=lambda step, loss: reporter.advance(step, {"loss": loss}),
     )
+
+
+def prepare_learning(config: TrainConfig, policy: CausalLMPolicy) -> None:
+    """Let the value model start from the warmed-up weights, and put adapters in, where the run asks for them."""
+    policy.model.start_values_from_policy()
+    if config.lora_rank:
+        add_lora(policy.model, config.lora_rank, config.lora_alpha, config.lora_targets, config.seed)
 
 
 def pick_device(name: str) -> str:

@@ -20,7 +20,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, LogitsProce
 
 from textgym import TextGenVectorEnv
 from textgym_agents.bench.load import Load
-from textgym_agents.collect import Collector, collect
+from textgym_agents.collector import Collector, collect
 from textgym_agents.decode import Decoder
 from textgym_agents.model import ActorCritic
 from textgym_agents.policy import CausalLMPolicy, Step

@@ -149,6 +149,8 @@ def make_lm(config: LoadConfig, context_length: int) -> PreTrainedModel:
     return lm
 
 
-def make_model(config: LoadConfig, load: Load) -> ActorCritic:
-    """Build the load's language model with a value head."""
-    return ActorCritic(make_lm(config, load.context_length), TextTokenizer(load.tokenizer), load.context_length)
+def make_model(config: LoadConfig, load: Load, *, separate_value: bool = False) -> ActorCritic:
+    """Build the load's language model with a value head, on its own states or on those of a second model of the same size."""
+    value_lm = make_lm(config, load.context_length) if separate_value else None
+    tokenizer = TextTokenizer(load.tokenizer)
+    return ActorCritic(make_lm(config, load.context_length), tokenizer, load.context_length, value_lm)

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from textgym_agents.bench.contestants import ForcedLengths, make_envs
 from textgym_agents.bench.load import Load
-from textgym_agents.collect import collect
+from textgym_agents.collector import collect
 from textgym_agents.model import ActorCritic
 from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.rollout import Rollout

@@ -52,12 +52,12 @@ class StepConfig:
 
 
 class OurStep:
-    """One ``PPO.update``."""
+    """One ``PPO.update``, with the values from the policy's own states or from a second model of the same size."""
 
-    def __init__(self, load_config: LoadConfig, step: StepConfig) -> None:
+    def __init__(self, load_config: LoadConfig, step: StepConfig, *, separate_value: bool = False) -> None:
         self.load = Load(load_config)
         self.envs = make_envs(self.load, step.slots, load_config.seed)
-        model = make_model(load_config, self.load)
+        model = make_model(load_config, self.load, separate_value=separate_value)
         config = PPOConfig(
             episodes_per_update=load_config.episodes,
             epochs=step.epochs,
@@ -161,7 +161,10 @@ def step_contestants(
     load_config: LoadConfig, step: StepConfig, trl_python: Path | None, sb3_episodes: float
 ) -> tuple[Mapping[str, Contestant], Mapping[str, str]]:
     """Build everyone who can run here. Returns contestants and, for those who cannot, what to install; both by name."""
-    contestants: dict[str, Contestant] = {"textgym PPO, shared value head": OurStep(load_config, step)}
+    contestants: dict[str, Contestant] = {
+        "textgym PPO, shared value head": OurStep(load_config, step),
+        "textgym PPO, separate value model": OurStep(load_config, step, separate_value=True),
+    }
     missing: dict[str, str] = {}
     for kind, name in TRL.items():
         if trl_python is None:

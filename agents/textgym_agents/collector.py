@@ -1,4 +1,4 @@
-"""``collect``: play a vector environment with a policy until the episodes of a collection are there.
+"""``Collector`` and ``collect``: play a vector environment with a policy until the episodes of a collection are there.
 
 Left out on purpose: learning, and rewards of any kind but those that the environment released. A collection is the first E
 episodes *started*, all waited for: taking the first E that finish would favour short texts and bias the gradient. Carrying
