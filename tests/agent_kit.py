@@ -3,7 +3,10 @@
 from typing import Any
 
 import torch
+from textgym_agents.rollout import Rollout
 from transformers import AutoConfig, AutoModelForCausalLM
+
+from textgym.ledger import Ledger
 
 CONTEXT = 24
 WINDOW = 5
@@ -44,3 +47,29 @@ def build_lm(family: str, vocab_size: int, context: int = CONTEXT, seed: int = 0
             for parameter in lm.parameters():
                 parameter.mul_(3.0)
     return lm.eval()
+
+
+def build_rollout(**changes):
+    """Two episodes of three and one tokens; the second token of the first is the environment's."""
+    mask = torch.tensor([[True, False, True], [True, False, False]])
+    fields = {
+        "ids": torch.zeros(2, 4, dtype=torch.int64),
+        "prompt_lengths": torch.tensor([1, 1]),
+        "num_tokens": torch.tensor([3, 1]),
+        "agent_mask": mask,
+        "token_rewards": torch.tensor([[1.0, 0.0, 2.0], [-1.0, 0.0, 0.0]]),
+        "streams": torch.where(mask, 0, -1),
+        "logprobs": torch.tensor([[-1.0, 0.0, -2.0], [-3.0, 0.0, 0.0]]),
+        "values": torch.zeros(2, 3),
+        "ref_logprobs": None,
+        "policy_version": torch.tensor([[3, 0, 5], [4, 0, 0]]),
+        "version": 5,
+        "final_values": torch.zeros(2),
+        "terminated": torch.tensor([True, False]),
+        "truncated": torch.tensor([False, True]),
+        "episode_id": torch.arange(2),
+        "group_id": torch.arange(2),
+        "is_success": torch.tensor([True, False]),
+        "ledger": Ledger(1.0),
+    }
+    return Rollout(**{**fields, **changes})

@@ -24,7 +24,7 @@ def test_rows_are_cut_where_it_saves_much_and_only_there():
     assert split_rows(np.array([10] * 20 + [20] * 4)) == [(0, 24, 20)]
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, "mistral", "gemma3"])
+@pytest.mark.parametrize("shape", [*SHAPES, "mistral", "gemma3_text"])
 def test_attention_in_blocks_equals_attention_over_all_columns(letters, shape, monkeypatch):
     lm = build_lm(shape, len(letters))
     model = ActorCritic(lm, letters, CONTEXT)

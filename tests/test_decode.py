@@ -24,7 +24,7 @@ def test_equal_lengths_are_one_group_and_long_texts_keep_short_ones_apart():
     assert [group.tolist() for group in groups_by_length(np.array([5, 900, 5, 880]))] == [[1, 3], [0, 2]]
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, "gemma3"])
+@pytest.mark.parametrize("shape", [*SHAPES, "gemma3_text"])
 def test_static_shapes_give_the_same_tokens_and_log_probs(letters, shape, monkeypatch):
     """Rows and columns rounded up, as CUDA graphs need them: what is added is never seen."""
     monkeypatch.setattr("textgym_agents.decode._COLUMNS", 7)

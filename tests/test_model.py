@@ -4,6 +4,7 @@ import pytest
 import torch
 from agent_kit import CONTEXT, FAMILIES, build_lm
 from textgym_agents import ActorCritic, tiny_gpt2
+from textgym_agents import head as head_module
 from textgym_agents import model as model_module
 from textgym_agents.model import load_lm
 from textgym_agents.support import LogitRule
@@ -57,14 +58,17 @@ def test_chunks_give_the_same_numbers_and_gradients(letters, monkeypatch):
     model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
     ids, prompt_lengths, mask = batch(3, 2, 6, len(letters))
     results = []
-    for elements in (2**24, 4 * len(letters)):
-        monkeypatch.setattr(model_module, "_CHUNK_ELEMENTS", elements)
+    for plain, elements in ((True, 2**22), (True, 4 * len(letters)), (False, 2**22), (False, 4 * len(letters))):
+        monkeypatch.setattr(head_module, "CHUNK_ELEMENTS", elements)
+        monkeypatch.setattr(model_module, "CHUNK_ELEMENTS", elements)
+        monkeypatch.setattr(model_module, "is_plain", lambda head, plain=plain: plain)
         model.zero_grad()
         logprobs, _, entropy = model(ids, prompt_lengths, mask)
         (logprobs.sum() + entropy.sum()).backward()
         results.append((logprobs.detach(), entropy.detach(), model.lm.transformer.wte.weight.grad.clone()))
-    for a, b in zip(*results, strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_logits_beyond_the_tokenizer_are_left_out_F28(letters):

@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.buffers import RolloutBuffer
 from textgym_agents.returns import stream_gae
 
 
@@ -85,20 +88,29 @@ def test_each_stream_is_ordinary_gae_over_its_own_tokens(data, gamma, lam, trunc
     assert all(advantages[i] == 0 for i in range(count) if not mask[i])
 
 
-def test_equals_stable_baselines3_on_one_stream():
-    import numpy as np
-    from gymnasium.spaces import Box, Discrete
-    from stable_baselines3.common.buffers import RolloutBuffer
-
+@pytest.mark.parametrize(("gamma", "gae_lambda"), [(1.0, 1.0), (0.9, 0.8), (1.0, 0.0)])
+def test_equals_stable_baselines3_on_one_stream(gamma, gae_lambda):
+    """Two episodes one after the other in each of its environments; its second ones end or, every other, are cut off."""
     rng = np.random.default_rng(0)
-    rewards, values = rng.normal(size=(2, 9)).astype(np.float32)
-    buffer = RolloutBuffer(9, Box(0, 1, (1,)), Discrete(2), device="cpu", gamma=0.9, gae_lambda=0.8)
+    rewards, values = rng.normal(size=(2, 9, 4)).astype(np.float32)
+    final, truncated, first = rng.normal(size=4).astype(np.float32), np.array([True, False] * 2), [2, 4, 5, 8]
+    buffer = RolloutBuffer(9, Box(0, 1, (1,)), Discrete(2), device="cpu", n_envs=4, gamma=gamma, gae_lambda=gae_lambda)
     for t in range(9):
-        buffer.add(np.zeros(1), np.zeros(1), rewards[t : t + 1], np.array([t == 0]), torch.tensor(values[t]), torch.zeros(1))
-    buffer.compute_returns_and_advantage(torch.zeros(1), np.array([True]))
-    advantages, returns = run(rewards.tolist(), values.tolist(), gamma=0.9, gae_lambda=0.8)
-    assert advantages == pytest.approx(buffer.advantages[:, 0].tolist(), abs=1e-5)
-    assert returns == pytest.approx(buffer.returns[:, 0].tolist(), abs=1e-5)
+        starts = np.array([t in (0, length) for length in first])
+        buffer.add(np.zeros((4, 1)), np.zeros((4, 1)), rewards[t], starts, torch.tensor(values[t]), torch.zeros(4))
+    buffer.compute_returns_and_advantage(torch.tensor(final), ~truncated)
+    for env, length in enumerate(first):
+        for part, cut in ((slice(0, length), False), (slice(length, 9), bool(truncated[env]))):
+            advantages, returns = run(
+                rewards[part, env].tolist(),
+                values[part, env].tolist(),
+                final=float(final[env]),
+                truncated=cut,
+                gamma=gamma,
+                gae_lambda=gae_lambda,
+            )
+            assert advantages == pytest.approx(buffer.advantages[part, env].tolist(), abs=1e-5)
+            assert returns == pytest.approx(buffer.returns[part, env].tolist(), abs=1e-5)
 
 
 def test_values_at_padding_change_nothing_F02():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -21,10 +20,9 @@ from torch import Tensor
 
 from textgym import Release, TextGenVectorEnv, releases
 from textgym.info import endings
-from textgym.ledger import Ledger
 from textgym.vector_wrappers import drain
 from textgym_agents.policy import Step
-from textgym_agents.rollout import Policy, Rollout
+from textgym_agents.rollout import Played, Policy, Rollout, lay_out
 
 
 def collect(envs: gym.vector.VectorEnv[Any, Any, Any], policy: Policy, episodes: int) -> Rollout:
@@ -77,7 +75,7 @@ class Collector:
         self._started = 0
         self._obs: Any = None
         self._tape: _Tape | None = None
-        self._finished: dict[int, _Played] = {}  # by episode_id: releases may come late
+        self._finished: dict[int, Played] = {}  # by episode_id: releases may come late
 
     def collect(self, episodes: int) -> Rollout:
         """Play one collection with the policy as it is now.
@@ -107,7 +105,7 @@ class Collector:
                 self._refill(free)
         self._keep(drain(self.envs))
         self.version += 1
-        return _rollout(list(self._finished.values()), self.version - 1)
+        return lay_out(list(self._finished.values()), self.version - 1)
 
     def _is_complete(self, episodes: int) -> bool:
         if not self.carry_over:
@@ -153,7 +151,7 @@ class Collector:
             cut = np.array([ending.slot for ending in ended if ending.truncated], dtype=np.int64)
             final_values = dict(zip(cut.tolist(), self._act(cut).values.tolist(), strict=True)) if len(cut) else {}
             for ending, played in zip(ended, self._tape.cut_out(done, self._obs), strict=True):
-                self._finished[ending.episode_id] = _Played(
+                self._finished[ending.episode_id] = Played(
                     int(self._order[ending.slot]),
                     int(self.native.prompt_lengths[ending.slot]),
                     *played,
@@ -199,65 +197,6 @@ class _Tape:
         for table in (self.logprobs, self.values, self.versions):
             table[rows] = 0  # tokens of the environment are skipped over, and must not hold an earlier episode's
         return list(zip(ids, logprobs, values, versions, strict=True))
-
-
-@dataclass
-class _Played:
-    """A finished episode; its rewards may come later."""
-
-    order: int
-    prompt_length: int
-    ids: Tensor
-    logprobs: Tensor
-    values: Tensor
-    versions: Tensor
-    final_value: float
-    release: Release | None = None
-
-
-def _rollout(finished: list[_Played], version: int) -> Rollout:
-    """Lay finished episodes out in the order in which they started."""
-    played = sorted((item for item in finished if item.release is not None), key=lambda item: item.order)
-    if not played:
-        raise ValueError(f"all {len(finished)} episodes of the collection were dropped: none of them could be rewarded")
-    ended = [item.release for item in played if item.release is not None]
-    device = played[0].ids.device
-    prompt_lengths = np.array([item.prompt_length for item in played])
-    count = np.array([release.num_tokens for release in ended])
-    width, length = int(count.max()), int((prompt_lengths + count).max())
-
-    def stack(name: str, columns: int) -> Tensor:
-        return torch.stack([getattr(item, name) for item in played])[:, :columns]
-
-    def table(name: str, dtype: Any, blank: float = 0) -> Tensor:
-        out = np.full((len(ended), width), blank, dtype=dtype)
-        for row, release in zip(out, ended, strict=True):
-            row[: release.num_tokens] = getattr(release, name)
-        return torch.from_numpy(out).to(device)
-
-    def column(name: str) -> Tensor:
-        return torch.tensor([getattr(release, name) for release in ended], device=device)
-
-    return Rollout(
-        ids=stack("ids", length),
-        prompt_lengths=torch.from_numpy(prompt_lengths).to(device),
-        num_tokens=torch.from_numpy(count).to(device),
-        agent_mask=table("agent_mask", np.bool_),
-        token_rewards=table("token_rewards", np.float32),
-        streams=table("streams", np.int64, -1),
-        logprobs=stack("logprobs", width),
-        values=stack("values", width),
-        ref_logprobs=None,
-        policy_version=stack("versions", width),
-        version=version,
-        final_values=torch.tensor([item.final_value for item in played], device=device),
-        terminated=column("terminated"),
-        truncated=column("truncated"),
-        episode_id=column("episode_id"),
-        group_id=column("group_id"),
-        is_success=column("is_success"),
-        ledger=Ledger.mean([release.ledger for release in ended]),
-    )
 
 
 def _check(envs: gym.vector.VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:

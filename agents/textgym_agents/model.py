@@ -18,13 +18,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from textgym.tokenizer import TextTokenizer
+from textgym_agents.head import CHUNK_ELEMENTS, is_plain, token_logprobs, working_dtype
 from textgym_agents.lora import AdaptersOff, has_adapters, load_merged, merged_state
 from textgym_agents.masks import Windows, layer_windows
+from textgym_agents.packing import Layout
 from textgym_agents.slots import SlotCache
 from textgym_agents.support import LogitRule, check_fit, check_value_model, head_of, probe
 from textgym_agents.value_model import PairCache
-
-_CHUNK_ELEMENTS = 2**24  # logits of one chunk, in elements: 64 MiB in float32
 
 
 class ActorCritic(nn.Module):
@@ -121,7 +121,9 @@ class ActorCritic(nn.Module):
             return AdaptersOff(self)
         return ActorCritic(copy.deepcopy(self.lm), self.tokenizer, self.context_length).requires_grad_(False)
 
-    def forward(self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor, temperature: float = 1.0) -> tuple[Tensor, ...]:
+    def forward(
+        self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor, temperature: float = 1.0, layout: Layout | None = None
+    ) -> tuple[Tensor, ...]:
         """Evaluate texts, one forward pass per text.
 
         Args:
@@ -129,27 +131,35 @@ class ActorCritic(nn.Module):
             prompt_lengths: int64 (B,).
             mask: bool (B, T), the response tokens to evaluate; column t is response token t.
             temperature: of the policy that sampled.
+            layout: of the B texts in rows that hold several; None: a row each.
 
         Returns:
             logprobs, values, entropy: float32 (B, T) each, 0 where not ``mask``. ``values[:, t]`` is V before token t.
         """
-        # Padding is on the right and attention is causal, so no token of a text ever sees it: no attention mask is needed.
-        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        hidden = self.hidden(ids, positions)
         rows, columns = mask.nonzero(as_tuple=True)
         places = prompt_lengths[rows] + columns
-        states = hidden[rows, places - 1]  # the state before a token predicts it
+        if layout is None:
+            # Padding is on the right and attention is causal, so no token of a text ever sees it: no mask is needed.
+            hidden = self.hidden(ids, torch.arange(ids.shape[1], device=ids.device).expand_as(ids))
+            starts = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
+        else:
+            masks = layout.masks(self.windows, working_dtype(head_of(self.lm).weight))
+            hidden = self.hidden(layout.place(ids), layout.positions, masks)
+            starts = layout.starts
+        # The state before a token predicts it.
+        states = hidden.flatten(0, 1).index_select(0, starts[rows] + places - 1)
         logprobs, entropy = self._head_in_chunks(states, ids[rows, places], temperature)
         values = self.values(states)
         blank = torch.zeros(mask.shape, dtype=torch.float32, device=ids.device)
-        at = (rows, columns)
-        return blank.index_put(at, logprobs), blank.index_put(at, values), blank.index_put(at, entropy)
+        return tuple(blank.index_put((rows, columns), x.float()) for x in (logprobs, values, entropy))
 
     def _head_in_chunks(self, states: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probs and entropy of K tokens, in chunks: the logits of all K are never in memory at once."""
-        size = max(1, _CHUNK_ELEMENTS // self.vocab_size)
-        if len(states) <= size:
-            return self._token_logprobs(states, tokens, temperature)
+        head, rule = head_of(self.lm), self.logit_rule
+        if rule.cap is None and is_plain(head):
+            states = states[..., : self.policy_size]
+            return token_logprobs(states, head, tokens, self.vocab_size, temperature / rule.factor)
+        size = max(1, CHUNK_ELEMENTS // self.vocab_size)
         parts = [
             checkpoint(self._token_logprobs, s, t, temperature, use_reentrant=False)
             for s, t in zip(states.split(size), tokens.split(size), strict=True)

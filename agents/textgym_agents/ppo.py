@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,76 +19,24 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from textgym.ledger import Ledger
 from textgym.rules import Rules
-from textgym_agents.collector import collect
-from textgym_agents.losses import (
-    explained_variance,
-    kl_penalty,
-    masked_mean,
-    moments,
-    ppo_policy_loss,
-    value_loss,
-    whiten,
-)
+from textgym_agents.checkpointing import checkpoint_layers
+from textgym_agents.collector import Collector
+from textgym_agents.figures import accounts, summary
+from textgym_agents.kl import adapt_kl_coef, kl_loss, kl_penalty
+from textgym_agents.losses import explained_variance, importance_weights, masked_mean, ppo_policy_loss, value_loss
+from textgym_agents.minibatch import Passes, Targets, minibatches
+from textgym_agents.normalise import RewardScale, moments, return_moments, scale_rewards, whiten
+from textgym_agents.packing import MicroBatch, packs_exactly
 from textgym_agents.policy import CausalLMPolicy
+from textgym_agents.ppo_config import PPOConfig
 from textgym_agents.returns import stream_gae
 from textgym_agents.rollout import Rollout
 
+__all__ = ["PPO", "PPOConfig"]
+
 Callback = Callable[[Mapping[str, float]], None]
-
-
-@dataclass(frozen=True)
-class PPOConfig:
-    """What PPO can be told; every field is an option of ``textgym train``."""
-
-    episodes_per_update: int = 256
-    """Episodes that each process collects before it learns from them."""
-    epochs: int = 4
-    """Passes over each collection."""
-    minibatch_episodes: int = 64
-    """Episodes per optimizer step and process."""
-    learning_rate: float = 4e-4
-    """Step size of AdamW, at the start."""
-    anneal: bool = True
-    """Let the learning rate fall linearly to 0 over the budget."""
-    gamma: float = 1.0
-    """Discount per agent token of a stream."""
-    gae_lambda: float = 1.0
-    """1: advantages are the stream's own reward-to-go minus V, unbiased. Below 1, a critic that lags adds bias."""
-    clip_coef: float = 0.2
-    """Half width of the range in which the probability ratio is trusted."""
-    value_clip: float | None = None
-    """Half width of the range in which the value may move per update; None: free."""
-    value_coef: float = 0.1
-    """Weight of the value loss. It reaches the language model through the shared trunk: .5 was seen to wreck the form of
-    the texts within ten updates where returns are not centred at 0."""
-    entropy_coef: float = 0.0
-    """Weight of the entropy bonus."""
-    kl_coef: float = 0.0
-    """Weight of the per-token KL penalty to the frozen reference, as a reward; 0: no reference is kept."""
-    target_kl: float | None = None
-    """Stop the epochs of an update once the policy has moved this far from the one that sampled; None: never."""
-    max_grad_norm: float = 1.0
-    """Clip the gradient's norm."""
-    whiten_advantages: bool = True
-    """Scale advantages to mean 0 and deviation 1 over the agent's tokens of the collection (of all processes)."""
-
-    def __post_init__(self) -> None:
-        for name in ("episodes_per_update", "epochs", "minibatch_episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
-        for name in ("learning_rate", "clip_coef", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("value_coef", "entropy_coef", "kl_coef"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        for name in ("value_clip", "target_kl"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0, or None")
 
 
 class PPO:
@@ -111,9 +60,21 @@ class PPO:
         self.policy = policy
         self.config = config or PPOConfig()
         self.accelerator = accelerator or Accelerator(cpu=policy.device.type == "cpu")
+        self.kl_coef = self.config.kl_coef
+        self.reward_scale = RewardScale()
         self.reference = policy.model.frozen_reference() if self.config.kl_coef else None
-        optimizer = torch.optim.AdamW(policy.model.parameters(), lr=self.config.learning_rate, weight_decay=0.0, eps=1e-5)
+        if self.config.gradient_checkpointing:
+            checkpoint_layers(policy.model)
+        how = self.config.packing
+        if how == "auto":
+            how = "packed" if packs_exactly(policy.model) else "sorted"
+        self.passes = Passes(how, self.config.microbatch_tokens, policy.temperature)
+        optimizer = torch.optim.AdamW(
+            policy.model.parameters(), lr=self.config.learning_rate, weight_decay=0.0, eps=1e-5, fused=True
+        )
         self.model, self.optimizer = self.accelerator.prepare(policy.model, optimizer)
+        self._training_pass = torch.compile(self.model, dynamic=True) if self.config.compile else self.model
+        self._collector: Collector | None = None
         self._shuffle = torch.Generator().manual_seed(seed)
 
     def learn(self, envs: gym.vector.VectorEnv[Any, Any, Any], budget: int, callback: Callback | None = None) -> None:
@@ -141,14 +102,13 @@ class PPO:
         config = self.config
         start = time.perf_counter()
         # 1) collect: play, and read what was released
-        rollout = collect(envs, self.policy, config.episodes_per_update)
+        rollout = self._collector_of(envs).collect(config.episodes_per_update)
         collected = time.perf_counter()
+        rollout, weights = self._as_evaluated(rollout)
         # 2) reward: what was released, and the price of leaving the reference, in the token's own stream
         rollout = self._with_reference(rollout)
-        rewards = rollout.token_rewards
-        if rollout.ref_logprobs is not None:
-            rewards = rewards + kl_penalty(rollout.logprobs, rollout.ref_logprobs, rollout.agent_mask, config.kl_coef)
-        accounts = _accounts(rollout, rewards)
+        rewards, ledger = self._rewards(rollout)
+        ledgered = accounts(ledger, rollout, rewards)
         # 3) advantages: inside each stream
         advantages, returns = stream_gae(
             rewards,
@@ -164,15 +124,20 @@ class PPO:
             totals = self._reduce(moments(advantages, rollout.agent_mask), "sum")
             advantages = whiten(advantages, rollout.agent_mask, totals)
         # 4) minibatches: whole episodes, shuffled anew in every epoch
+        targets = Targets(advantages, returns, weights)
         steps: list[dict[str, float]] = []
-        for rows in self._minibatches(len(rollout)):
-            steps.append(self._step(rollout, rows, advantages, returns))
+        for episodes in minibatches(
+            len(rollout), config.minibatch_episodes, config.epochs, config.episodes_per_update, self._shuffle
+        ):
+            steps.append(self._step(rollout, episodes.to(self.policy.device), targets))
             if config.target_kl is not None and self._moved(steps[-1]) > config.target_kl:
                 break
         figures = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         explained = explained_variance(rollout.values, returns, rollout.agent_mask)
-        seconds = {"collect_seconds": collected - start, "update_seconds": time.perf_counter() - collected}
-        return {**_summary(rollout), **accounts, **figures, "explained_variance": explained, **seconds}
+        figures |= {**summary(rollout), **ledgered, **self._adapt(rollout), "explained_variance": explained}
+        if weights is not None:
+            figures["importance_weight"] = float(masked_mean(weights, rollout.agent_mask))
+        return {**figures, "collect_seconds": collected - start, "update_seconds": time.perf_counter() - collected}
 
     def save(self, folder: str | Path) -> None:
         """Write the policy: an ordinary causal language model with its tokenizer, and the value head beside it."""
@@ -182,56 +147,129 @@ class PPO:
         """Read the policy that ``save`` wrote."""
         self.policy.model.load(folder)
 
-    def _step(self, rollout: Rollout, rows: Tensor, advantages: Tensor, returns: Tensor) -> dict[str, float]:
-        """Take one optimizer step on the episodes ``rows``."""
-        config = self.config
-        width = int(rollout.num_tokens[rows].max())
-        length = int((rollout.prompt_lengths + rollout.num_tokens)[rows].max())
-        mask = rollout.agent_mask[rows, :width]
-        # 5) loss
-        logprobs, values, entropy = self.model(
-            rollout.ids[rows, :length], rollout.prompt_lengths[rows], mask, self.policy.temperature
-        )
-        policy = ppo_policy_loss(logprobs, rollout.logprobs[rows, :width], advantages[rows, :width], mask, config.clip_coef)
-        value = value_loss(values, rollout.values[rows, :width], returns[rows, :width], mask, config.value_clip)
-        mean_entropy = masked_mean(entropy, mask)
-        loss = policy.loss + config.value_coef * value - config.entropy_coef * mean_entropy
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} (policy {policy.loss.item()}, value {value.item()}) on episodes "
-                f"{rollout.episode_id[rows].tolist()}; no weight was changed by it"
-            )
+    def _collector_of(self, envs: gym.vector.VectorEnv[Any, Any, Any]) -> Collector:
+        """Give the one collector of an environment: it knows what is carried over."""
+        if self._collector is None or self._collector.envs is not envs:
+            options = {"carry_over": self.config.carry_over, "max_staleness": self.config.max_staleness}
+            self._collector = Collector(envs, self.policy, **options)
+        return self._collector
+
+    def _step(self, rollout: Rollout, episodes: Tensor, targets: Targets) -> dict[str, float]:
+        """Take one optimizer step on the rows ``episodes``, pass by pass."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
+        # All passes divide by the minibatch's tokens, and processes by their mean, so that every token weighs the same.
+        count = self._reduce(rollout.agent_mask[episodes].sum().float(), "mean")
+        parts = self.passes.divide(rollout, episodes)
+        figures: dict[str, float] = {}
+        for number, part in enumerate(parts, 1):
+            # Processes meet in the last pass only, however many each of them takes.
+            with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.model):
+                loss, terms = self._loss(rollout, part, targets, count)
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(
+                        f"the loss is {loss.item()} ({', '.join(f'{name} {value:g}' for name, value in terms.items())}) on "
+                        f"episodes {rollout.episode_id[part.texts].tolist()}; no weight was changed by it"
+                    )
+                self.accelerator.backward(loss)
+            figures = {name: figures.get(name, 0.0) + value for name, value in terms.items()}
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         if norm is not None and not torch.isfinite(norm):
             raise FloatingPointError(
-                f"the gradient's norm is {float(norm)} on episodes {rollout.episode_id[rows].tolist()}; no weight changed"
+                f"the gradient's norm is {float(norm)} on episodes {rollout.episode_id[episodes].tolist()}; no weight changed"
             )
         self.optimizer.step()
-        return {
-            "policy_loss": policy.loss.item(),
-            "value_loss": value.item(),
-            "entropy": mean_entropy.item(),
-            "approx_kl": policy.approx_kl.item(),
-            "clip_fraction": policy.clip_fraction.item(),
+        return figures
+
+    def _loss(self, rollout: Rollout, part: MicroBatch, targets: Targets, count: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Give the loss of one pass and its terms, as shares of the minibatch's."""
+        config, width = self.config, self.passes.width(rollout, part)
+
+        def cut(table: Tensor) -> Tensor:
+            return table[part.texts, :width]
+
+        with self._autocast():
+            logprobs, values, entropies = self.passes.run(self._training_pass, rollout, part)
+        # 5) loss
+        mask, (low, high) = cut(rollout.agent_mask), config.clip_range
+        policy = ppo_policy_loss(
+            logprobs,
+            cut(rollout.logprobs),
+            cut(targets.advantages),
+            mask,
+            clip_low=low,
+            clip_high=high,
+            dual_clip=config.dual_clip,
+            weights=None if targets.weights is None else cut(targets.weights),
+            count=count,
+        )
+        value = value_loss(values, cut(rollout.values), cut(targets.returns), mask, config.value_clip, count)
+        entropy = masked_mean(entropies, mask, count)
+        loss = policy.loss + config.value_coef * value
+        if config.entropy_coef:
+            loss = loss - config.entropy_coef * entropy
+        terms = {
+            "policy_loss": policy.loss,
+            "value_loss": value,
+            "entropy": entropy,
+            "approx_kl": policy.approx_kl,
+            "clip_fraction": policy.clip_fraction,
         }
+        if config.dual_clip is not None:
+            terms["dual_clip_fraction"] = policy.dual_clip_fraction
+        if rollout.ref_logprobs is not None and config.kl_in == "loss":
+            terms["kl_loss"] = kl_loss(logprobs, cut(rollout.ref_logprobs), mask, config.kl_estimator, count)
+            loss = loss + self.kl_coef * terms["kl_loss"]
+        return loss, dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
 
-    def _minibatches(self, episodes: int) -> Iterator[Tensor]:
-        for _ in range(self.config.epochs):
-            order = torch.randperm(episodes, generator=self._shuffle).to(self.policy.device)
-            yield from order.split(self.config.minibatch_episodes)
+    def _as_evaluated(self, rollout: Rollout) -> tuple[Rollout, Tensor | None]:
+        """Give log-probs and values as the policy stands and is evaluated, and how much each token then counts.
 
-    @torch.no_grad()
+        That is what was sampled, unless an older policy did, or the distribution was cut (top-k, top-p), or training runs in
+        another precision. Then the clip range is laid around the policy as it stands (decoupled PPO), and tokens are weighted.
+        """
+        fresh = bool((rollout.policy_version == rollout.version)[rollout.agent_mask].all())
+        if fresh and not self.policy.sampling.truncates and self.config.precision == "float32":
+            return rollout, None
+        logprobs, values = self._evaluate(self.policy.model, rollout)
+        weights = importance_weights(logprobs, rollout.logprobs, rollout.agent_mask, self.config.importance_cap)
+        return replace(rollout, logprobs=logprobs, values=values), weights
+
     def _with_reference(self, rollout: Rollout) -> Rollout:
         if self.reference is None:
             return rollout
-        logprobs = torch.zeros_like(rollout.logprobs)
-        for rows in torch.arange(len(rollout), device=logprobs.device).split(self.config.minibatch_episodes):
-            logprobs[rows] = self.reference(
-                rollout.ids[rows], rollout.prompt_lengths[rows], rollout.agent_mask[rows], self.policy.temperature
-            )[0]
-        return replace(rollout, ref_logprobs=logprobs)
+        return replace(rollout, ref_logprobs=self._evaluate(self.reference, rollout)[0])
+
+    def _evaluate(self, model: Any, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        with self._autocast():
+            return self.passes.evaluate(model, rollout, self.config.minibatch_episodes)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.policy.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def _rewards(self, rollout: Rollout) -> tuple[Tensor, Ledger]:
+        """Give the rewards to learn from, float32 (E, T), and the ledger with what was done to them."""
+        rewards, ledger, config = rollout.token_rewards, rollout.ledger, self.config
+        if config.scale_rewards:
+            totals = self._reduce(return_moments(rewards, rollout.streams, rollout.agent_mask), "sum")
+            self.reward_scale = self.reward_scale.update(totals)
+            rewards, taken = scale_rewards(rewards, rollout.agent_mask, self.reward_scale)
+            ledger = ledger.take("scale", float(taken.mean()))
+        if rollout.ref_logprobs is not None and config.kl_in == "reward":
+            penalty = kl_penalty(rollout.logprobs, rollout.ref_logprobs, rollout.agent_mask, self.kl_coef, config.kl_estimator)
+            rewards = rewards + penalty
+            ledger = ledger.take("kl", -float(penalty.double().sum()) / len(rollout))
+        return rewards, ledger
+
+    def _adapt(self, rollout: Rollout) -> dict[str, float]:
+        """Let the weight of the KL follow what was measured with it. Returns the weight that this update had."""
+        if rollout.ref_logprobs is None:
+            return {}
+        used, target = self.kl_coef, self.config.kl_target
+        if target is not None:
+            kl = self._reduce((rollout.logprobs - rollout.ref_logprobs).double().sum(1).mean(), "mean")
+            episodes = self.config.episodes_per_update * self.accelerator.num_processes
+            self.kl_coef = adapt_kl_coef(used, float(kl), target=target, episodes=episodes, horizon=self.config.kl_horizon)
+        return {"kl_coef": used}
 
     def _moved(self, step: Mapping[str, float]) -> float:
         """Give the step's KL averaged over processes, so that all of them stop together."""
@@ -241,32 +279,6 @@ class PPO:
         reduced = self.accelerator.reduce(tensor, how)
         assert isinstance(reduced, Tensor)
         return reduced
-
-
-def _summary(rollout: Rollout) -> dict[str, float]:
-    figures = {
-        "return": float(rollout.token_rewards.sum(1).mean()),
-        "success": float(rollout.is_success.float().mean()),
-        "tokens": float(rollout.num_tokens.float().mean()),
-        "truncated": float(rollout.truncated.float().mean()),
-    }
-    if rollout.ref_logprobs is not None:
-        figures["ref_kl"] = float((rollout.logprobs - rollout.ref_logprobs).sum(1).mean())
-    return figures
-
-
-def _accounts(rollout: Rollout, rewards: Tensor) -> dict[str, float]:
-    """Give the collection's ledger, means per episode: what the task asked for, what each stage took, what is learned from.
-
-    Raises:
-        ValueError: it does not add up.
-    """
-    released, learned = (float(table.double().sum()) / len(rollout) for table in (rollout.token_rewards, rewards))
-    ledger = rollout.ledger if rollout.ref_logprobs is None else rollout.ledger.take("kl", released - learned)
-    size = float(rollout.token_rewards.double().abs().sum() + rewards.double().abs().sum()) / len(rollout)
-    ledger.check(learned, size + sum(abs(amount) for amount in ledger.accounts.values()), "the collection")
-    taken = {f"ledger/{name}": amount for name, amount in ledger.accounts.items()}
-    return {"ledger_asked": ledger.asked, **taken, "ledger_learned": learned}
 
 
 def _check_streams(envs: gym.vector.VectorEnv[Any, Any, Any], gae_lambda: float) -> None:

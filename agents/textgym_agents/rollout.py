@@ -1,4 +1,4 @@
-"""A collection of episodes: the Policy protocol and the Rollout that learners read.
+"""A collection of episodes: the Policy protocol, and the Rollout that learners read.
 
 Left out on purpose: playing, which is ``collect``'s, and learning.
 """
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from textgym import Release
 from textgym.ledger import Ledger
 from textgym_agents.policy import Step
 
@@ -77,3 +79,74 @@ class Rollout:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass
+class Played:
+    """A finished episode. Not frozen: its release may come later."""
+
+    order: int
+    """Which of all episodes it was, by when they started."""
+    prompt_length: int
+    """Tokens of its prompt."""
+    ids: Tensor
+    """int64 (context_length,), prompt then response; 0 beyond."""
+    logprobs: Tensor
+    """float32 (context_length,), by response token; 0 where the agent wrote none. So are the next two."""
+    values: Tensor
+    """float32 (context_length,)."""
+    versions: Tensor
+    """int64 (context_length,), the policy's version that sampled each token."""
+    final_value: float
+    """V of the final state, where it was truncated; else 0."""
+    release: Release | None = None
+    """None as long as it is due, and for ever where the environment dropped it."""
+
+
+def lay_out(finished: Sequence[Played], version: int) -> Rollout:
+    """Lay finished episodes out in the order in which they started; those without a release are left out.
+
+    Raises:
+        ValueError: none has one.
+    """
+    played = sorted((item for item in finished if item.release is not None), key=lambda item: item.order)
+    if not played:
+        raise ValueError(f"all {len(finished)} episodes of the collection were dropped: none of them could be rewarded")
+    ended = [item.release for item in played if item.release is not None]
+    device = played[0].ids.device
+    prompt_lengths = np.array([item.prompt_length for item in played])
+    count = np.array([release.num_tokens for release in ended])
+    width, length = int(count.max()), int((prompt_lengths + count).max())
+
+    def stack(name: str, columns: int) -> Tensor:
+        return torch.stack([getattr(item, name) for item in played])[:, :columns]
+
+    def table(name: str, dtype: Any, blank: float = 0) -> Tensor:
+        out = np.full((len(ended), width), blank, dtype=dtype)
+        for row, release in zip(out, ended, strict=True):
+            row[: release.num_tokens] = getattr(release, name)
+        return torch.from_numpy(out).to(device)
+
+    def column(name: str) -> Tensor:
+        return torch.tensor([getattr(release, name) for release in ended], device=device)
+
+    return Rollout(
+        ids=stack("ids", length),
+        prompt_lengths=torch.from_numpy(prompt_lengths).to(device),
+        num_tokens=torch.from_numpy(count).to(device),
+        agent_mask=table("agent_mask", np.bool_),
+        token_rewards=table("token_rewards", np.float32),
+        streams=table("streams", np.int64, -1),
+        logprobs=stack("logprobs", width),
+        values=stack("values", width),
+        ref_logprobs=None,
+        policy_version=stack("versions", width),
+        version=version,
+        final_values=torch.tensor([item.final_value for item in played], device=device),
+        terminated=column("terminated"),
+        truncated=column("truncated"),
+        episode_id=column("episode_id"),
+        group_id=column("group_id"),
+        is_success=column("is_success"),
+        ledger=Ledger.mean([release.ledger for release in ended]),
+    )

@@ -29,7 +29,7 @@ class PairCache:
         self.value.aim(rows, columns, width, dtype)
         return self.policy.aim(rows, columns, width, dtype)
 
-    def move_rows(self, rows: Tensor) -> None:
-        """Move ``rows`` to the front of both, in this order."""
-        self.policy.move_rows(rows)
-        self.value.move_rows(rows)
+    def copy_rows(self, source: Tensor, target: Tensor, width: int) -> None:
+        """Copy the first ``width`` columns of rows ``source`` to rows ``target`` in both."""
+        self.policy.copy_rows(source, target, width)
+        self.value.copy_rows(source, target, width)
