@@ -42,9 +42,10 @@ def test_tasks_are_listed(capsys):
     assert "ThreeSentences-v0" in out
 
 
-def test_bench_rollout_runs_small(capsys):
-    small = "--episodes 6 --slots 3 --vocab-size 40 --layers 1 --width 16 --heads 2 --max-length 8 --repeats 1 --threads 0"
-    main(["bench", "rollout", *small.split()])
-    assert "textgym collect" in capsys.readouterr().out
+def test_bench_speed_prints_the_tables_and_writes_the_report(tmp_path, capsys):
+    main(["bench", "speed", "--quick", "--no-plot", "--parts", "share", "--threads", "0", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "environment and bookkeeping" in out
+    assert (tmp_path / "speed.md").exists()
     with pytest.raises(SystemExit):
         main(["bench", "nothing"])

@@ -23,8 +23,9 @@ from textgym import resolve_name
 from textgym.checks import report_task
 from textgym.tasks import TASKS
 from textgym.view.terminal import token_heatmap
-from textgym_agents.bench_env import EnvBenchConfig, bench_env, bench_late
-from textgym_agents.bench_rollout import BenchConfig, bench_rollout
+from textgym_agents.bench.env_step import EnvBenchConfig, bench_env, bench_late
+from textgym_agents.bench.report import show_ratio, show_value
+from textgym_agents.bench.speed import SpeedConfig, speed
 from textgym_agents.train import JSON, Reporter, Run, TrainConfig, train
 
 _NONE: dict[str, Any] = {}
@@ -96,20 +97,28 @@ def _check(
 
 def _bench(
     load: tyro.conf.OmitArgPrefixes[
-        Annotated[BenchConfig, tyro.conf.subcommand("rollout", description="collect against Hugging Face generate")]
+        Annotated[SpeedConfig, tyro.conf.subcommand("speed", description="rollout, update and whole step against others")]
         | Annotated[EnvBenchConfig, tyro.conf.subcommand("env", description="an environment's step, and late rewards")]
     ],
 ) -> None:
     """Measure, side by side in one run."""
-    if isinstance(load, BenchConfig):
-        table = Table("rollout", "useful tokens/s", "against generate", title=load.describe())
-        for row in bench_rollout(load):
-            table.add_row(row.name, f"{row.tokens_per_second:,.0f}", f"{row.ratio:.2f}")
-    else:
+    console = Console()
+    if isinstance(load, EnvBenchConfig):
         table = Table("what", "microseconds", "", title=load.describe())
         for figure in [*bench_env(load), *bench_late(load)]:
             table.add_row(figure.name, f"{figure.microseconds:,.0f}", figure.note)
-    Console().print(table)
+        console.print(table)
+        return
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
+        console.print("set OMP_WAIT_POLICY=PASSIVE: spinning threads distort timings on shared cores", style="yellow")
+    rows = speed(load, lambda part: console.print(f"measuring: {part}", style="dim"))
+    for part, setting in dict.fromkeys((row.part, row.setting) for row in rows):
+        shown = [row for row in rows if (row.part, row.setting) == (part, setting)]
+        table = Table(part, shown[0].unit, "ratio", "", title=setting)
+        for row in shown:
+            table.add_row(row.name, show_value(row), show_ratio(row), escape(row.note))
+        console.print(table)
+    console.print(f"written to {load.out}", highlight=False)
 
 
 class _BarReporter(Reporter):

@@ -1,6 +1,6 @@
 """The step benchmark runs and names what it timed; no figure is asserted."""
 
-from textgym_agents.bench_env import EnvBenchConfig, bench_env, bench_late
+from textgym_agents.bench.env_step import EnvBenchConfig, bench_env, bench_late
 
 TINY = EnvBenchConfig(slots=4, prompt_tokens=3, new_tokens=50, vocab_size=64, steps=100, repeats=1)
 
@@ -13,7 +13,7 @@ def test_every_door_is_timed_under_both_loads():
 
 
 def test_late_rewards_are_timed_against_none(monkeypatch):
-    monkeypatch.setattr("textgym_agents.bench_env.LATE_STEPS", 12)
+    monkeypatch.setattr("textgym_agents.bench.env_step.LATE_STEPS", 12)
     rows = bench_late(TINY)
     assert len(rows) == 3
     assert "against none" in rows[1].note

@@ -1,0 +1,1 @@
+"""Benchmarks: ``textgym bench speed`` and ``textgym bench env``. Every comparison alternates its contestants in one run."""
