@@ -45,6 +45,17 @@ def test_offline_walks_are_valid_and_far_from_shortest(walks):
     assert 0.3 < np.mean(scores) < 0.4
 
 
+def test_a_thousand_demonstrations_are_every_offline_walk_once_in_random_order(walks):
+    every = sorted("".join("abcdefghijklmnopqrstu"[node] for node in walk) for walk in walks.walks)
+    first, second = (walks.demonstrations(np.random.default_rng(seed), 2000) for seed in (0, 1))
+    written = [prompt.text + text for prompt, text in first]
+    assert sorted(written[:1000]) == sorted(written[1000:]) == every
+    assert written[:1000] != written[1000:]
+    assert first != second
+    assert len(walks.demonstrations(np.random.default_rng(0), 7)) == 7
+    assert walks.demonstrations(np.random.default_rng(0), 0) == []
+
+
 def shortest(task, node):
     walk = [node]
     while walk[-1] != 0:

@@ -133,7 +133,17 @@ def test_collect_and_update_run_on_cuda(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"eval_episodes": 0}, {"updates": 0}, {"num_slots": 9}, {"warmup_steps": -1}], ids=lambda c: next(iter(c))
+    "changes",
+    [
+        {"eval_episodes": 0},
+        {"updates": 0},
+        {"num_slots": 9},
+        {"warmup_steps": -1},
+        {"warmup_batch": 0},
+        {"warmup_draw": 100},
+        {"warmup_draw": 0},
+    ],
+    ids=str,
 )
 def test_wrong_sizes_are_refused_at_once(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):

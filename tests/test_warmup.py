@@ -31,6 +31,27 @@ def test_the_same_seed_draws_the_same_demonstrations(letters):
     assert len({warm_up(*prepare(letters, demonstrations), steps=3, batch=2, seed=s) for s in (0, 0, 1)}) == 2
 
 
+class Counted(PromptTask):
+    """Remembers how many demonstrations each draw asked for; gives its four in order."""
+
+    def demonstrations(self, rng, count):
+        self.asked = [*getattr(self, "asked", []), count]
+        return [(Prompt("a"), c) for c in "bcde"][:count]
+
+
+def test_a_draw_serves_several_steps_each_with_its_part_of_it(letters, monkeypatch):
+    task = Counted(["a"], letters, lambda e: [0.0] * len(e))
+    batches = []
+    monkeypatch.setattr(
+        "textgym_agents.warmup._batch", lambda examples, rules: batches.append(examples) or _batch(examples, rules)
+    )
+    warm_up(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), task, steps=5, batch=2, draw=4)
+    assert task.asked == [4, 4, 4]
+    assert ["".join(text for _, text in batch) for batch in batches] == ["bc", "de", "bc", "de", "bc"]
+    with pytest.raises(ValueError, match="draw is 5; it must be a multiple of the batch, 2"):
+        warm_up(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), task, steps=1, batch=2, draw=5)
+
+
 def test_demonstrations_that_do_not_fit_are_named(letters):
     model, task = prepare(letters, [("a", "bcdefg")], max_new_tokens=4)
     with pytest.raises(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 import tyro
@@ -21,11 +22,12 @@ from transformers.utils import logging as transformers_logging
 
 from textgym import resolve_name
 from textgym.checks import report_task
-from textgym.tasks import TASKS
+from textgym.tasks import DEFAULT_TASK, TASKS
 from textgym.view.terminal import token_heatmap
 from textgym_agents.bench.env_step import EnvBenchConfig, bench_env, bench_late
 from textgym_agents.bench.report import show_ratio, show_value
 from textgym_agents.bench.speed import SpeedConfig, speed
+from textgym_agents.presets import preset
 from textgym_agents.train import JSON, Reporter, Run, TrainConfig, train
 
 _NONE: dict[str, Any] = {}
@@ -36,12 +38,14 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line."""
     sys.path.insert(0, os.getcwd())  # "module:Name" finds the user's own files, as `python -m` would
     transformers_logging.disable_progress_bar()  # ours is the only bar
+    args = sys.argv[1:] if args is None else args
     command = tyro.extras.SubcommandApp()
-    command.command(name="train")(_train)
     command.command(name="check")(_check)
     command.command(name="tasks")(_tasks)
     command.command(name="bench")(_bench)
     try:
+        defaults = preset(_given(args, "--task", DEFAULT_TASK), agent=_given(args, "--agent", "ppo"))
+        command.command(name="train")(_train_from(defaults))
         command.cli(prog="textgym", description="Learn from rewards given to parts of a generated text.", args=args)
     except (ValueError, TypeError) as error:
         if os.environ.get("TEXTGYM_TRACEBACK"):
@@ -50,8 +54,27 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _train(config: tyro.conf.OmitArgPrefixes[TrainConfig]) -> None:
-    """Train an agent on a task; with no options, PPO on the number duel, in about a minute on two CPU cores."""
+def _given(args: Sequence[str], option: str, default: str) -> str:
+    """Read an option out of the arguments before they are parsed: it decides what the defaults of others are."""
+    split = [part for arg in args for part in (arg.split("=", 1) if arg.startswith(f"{option}=") else [arg])]
+    given = [value for name, value in pairwise(split) if name == option]
+    return given[-1] if given else default
+
+
+def _train_from(defaults: TrainConfig) -> Callable[[TrainConfig], None]:
+    """Make the command ``train``; an option that is not given is as in ``defaults``, and ``--help`` shows those."""
+
+    def command(config: tyro.conf.OmitArgPrefixes[TrainConfig] = defaults) -> None:
+        """Train an agent on a task; with no options, PPO on the number duel, in about a minute on two CPU cores.
+
+        The defaults are those of the task that is named; --task NAME --help shows them.
+        """
+        _train(config)
+
+    return command
+
+
+def _train(config: TrainConfig) -> None:
     console = Console(quiet=int(os.environ.get("RANK", "0")) > 0)  # of several processes, the first one speaks
     with _bar(console) as progress:
         run = train(config, _BarReporter(progress))

@@ -86,6 +86,11 @@ class TrainConfig:
     """Supervised steps on the task's demonstrations before learning; skipped where the task has none."""
     warmup_learning_rate: float = 3e-3
     """Step size of the warm-up, at its start."""
+    warmup_batch: int = 128
+    """Demonstrations per step of the warm-up."""
+    warmup_draw: int | None = None
+    """Demonstrations drawn at a time, for several steps: the size of a task's fixed set makes the warm-up passes over all of
+    it; None: as many as a step needs."""
     eval_episodes: int = 512
     """Episodes played before and after, for the table."""
     seed: int = 0
@@ -104,7 +109,7 @@ class TrainConfig:
     """The options of PPO."""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "num_slots", "eval_episodes", "layers", "width", "heads"):
+        for name in ("updates", "num_slots", "eval_episodes", "layers", "width", "heads", "warmup_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("warmup_steps", "lora_rank"):
@@ -112,6 +117,10 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if not self.lora_rank and (self.lora_alpha is not None or self.lora_targets):
             raise ValueError("lora_alpha and lora_targets are options of adapters; give lora_rank too")
+        if self.warmup_draw is not None and (self.warmup_draw < 1 or self.warmup_draw % self.warmup_batch):
+            raise ValueError(
+                f"warmup_draw is {self.warmup_draw}; it must be a multiple of warmup_batch, {self.warmup_batch}, or None"
+            )
         if self.num_slots > self.ppo.episodes_per_update:
             raise ValueError(
                 f"num_slots is {self.num_slots} but an update collects {self.ppo.episodes_per_update} episodes; lower "
@@ -253,6 +262,8 @@ def warm_up_policy(config: TrainConfig, task: Task, policy: CausalLMPolicy, repo
         policy.model,
         task,
         steps=config.warmup_steps,
+        batch=config.warmup_batch,
+        draw=config.warmup_draw,
         learning_rate=config.warmup_learning_rate,
         seed=config.seed,
         callback=lambda step, loss: reporter.advance(step, {"loss": loss}),

@@ -1,6 +1,7 @@
 """A short supervised warm-up on a task's demonstrations, so that a model built from a config writes the task's form.
 
-Left out on purpose: data sets, epochs, schedules. A task draws as many demonstrations as are asked for.
+Left out on purpose: data sets. A task draws as many demonstrations as are asked for; one that has a fixed set gives each of
+it once where as many are drawn at a time as it holds.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def warm_up(
     *,
     steps: int,
     batch: int = 128,
+    draw: int | None = None,
     learning_rate: float = 3e-3,
     seed: int = 0,
     callback: Callable[[int, float], None] | None = None,
@@ -35,6 +37,8 @@ def warm_up(
         task: gives ``demonstrations(rng, count)``.
         steps: optimizer steps, with a learning rate that falls linearly to 0.
         batch: demonstrations per step.
+        draw: demonstrations drawn from the task at a time, for several steps; default: ``batch``. The size of a task's fixed
+            set makes the steps passes over all of it.
         learning_rate: of AdamW, at the start.
         seed: of the demonstrations drawn.
         callback: called with the step and its loss.
@@ -43,18 +47,24 @@ def warm_up(
         The last step's loss, in nats per response token.
 
     Raises:
-        ValueError: the task has no demonstrations, or one does not fit.
+        ValueError: the task has no demonstrations, one does not fit, or ``draw`` is no multiple of ``batch``.
     """
+    draw = draw or batch
+    if draw % batch:
+        raise ValueError(f"draw is {draw}; it must be a multiple of the batch, {batch}, so that each step has as many")
     rng = np.random.default_rng(seed)
     rules = Rules(task)
     optimizer = torch.optim.AdamW(model.lm.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-2, total_iters=max(1, steps))
     loss = torch.tensor(float("nan"))
+    examples: Sequence[Demonstration] = []
     for step in range(steps):
-        examples = task.demonstrations(rng, batch)
+        if not examples:
+            examples = task.demonstrations(rng, draw)
         if not examples:
             raise ValueError(f"{type(task).__name__} has no demonstrations to warm up on; set the warm-up steps to 0")
-        ids, prompt_lengths, mask = (tensor.to(model.lm.device) for tensor in _batch(examples, rules))
+        ids, prompt_lengths, mask = (tensor.to(model.lm.device) for tensor in _batch(examples[:batch], rules))
+        examples = examples[batch:]
         logprobs, _, _ = model(ids, prompt_lengths, mask)
         loss = -masked_mean(logprobs, mask)
         optimizer.zero_grad(set_to_none=True)

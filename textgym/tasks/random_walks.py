@@ -75,11 +75,12 @@ class RandomWalks(Task):
         self.edges = _draw_graph(rng)
         self.distance = _distances(self.edges)
         self.walks = _draw_walks(rng, self.edges, count=1000)
-        self._starts = sorted({walk[0] for walk in self.walks})
+        self.starts = sorted({walk[0] for walk in self.walks})
+        """Nodes that a walk may start from."""
 
     def sample(self, rng: np.random.Generator) -> Prompt:
         """Draw the first node."""
-        return Prompt(_NODES[int(rng.choice(self._starts))])
+        return Prompt(_NODES[int(rng.choice(self.starts))])
 
     def rewards(self, episodes: Sequence[Episode]) -> Sequence[Reward]:
         """Give the optimality, or one number per token; see the datasheet."""
@@ -100,8 +101,12 @@ class RandomWalks(Task):
         return {"arrived": float(np.mean([self.optimality(episode) > 0 for episode in episodes])) if episodes else 0.0}
 
     def demonstrations(self, rng: np.random.Generator, count: int) -> Sequence[tuple[Prompt, str]]:
-        """Draw from the 1,000 offline walks, as they are: most of them are far from shortest."""
-        drawn = [self.walks[int(i)] for i in rng.integers(len(self.walks), size=count)]
+        """Draw from the 1,000 offline walks, as they are: most of them are far from shortest.
+
+        A walk is drawn again only once all others have been, so 1,000 at a time are each of them once, in random order.
+        """
+        passes = [rng.permutation(len(self.walks)) for _ in range(-(-count // len(self.walks)))]
+        drawn = [self.walks[int(i)] for i in np.concatenate([*passes, np.zeros(0, dtype=np.int64)])[:count]]
         return [(Prompt(_NODES[walk[0]]), "".join(_NODES[node] for node in walk[1:])) for walk in drawn]
 
     def optimality(self, episode: Episode) -> float:
