@@ -47,9 +47,10 @@ def test_forced_texts_end_at_their_targets_and_nowhere_else(small):
     assert policy.sampled == load.useful
 
 
-def test_one_who_never_drains_counts_what_was_sampled(small):
+@pytest.mark.parametrize("has_learned", [True, False])
+def test_one_who_never_drains_counts_what_was_sampled(small, has_learned):
     model, load = small
-    contestant = carried_over(model, load, 4, 0)
+    contestant = carried_over(model, load, 4, 0, has_learned=has_learned)
     done = [contestant.run()[0] for _ in range(12)]
     # In the long run a collection of all prompts samples what the load has, a few unfinished texts apart.
     assert abs(np.mean(done) - load.useful) < 12 * 4 / 12 + 1

@@ -130,8 +130,10 @@ def test_all_doors_are_equal_step_for_step(letters, mode, data):
     asyn = AsyncVectorEnv([make] * num_envs, **options)
     numpy_ = textgym.TextGenVectorEnv(num_envs, Drawn(letters, **drawn), info_text=True, **options)
     torch_ = textgym.TextGenVectorEnv(num_envs, Drawn(letters, **drawn), output="torch", **options)
+    # A CPU that is named by its number has its tensors kept as any other device has.
+    device_ = textgym.TextGenVectorEnv(num_envs, Drawn(letters, **drawn), output="torch", device="cpu:0", **options)
     obs = single.reset(seed)
-    for envs in (sync, asyn, numpy_, torch_):
+    for envs in (sync, asyn, numpy_, torch_, device_):
         np.testing.assert_array_equal(obs, np.asarray(envs.reset(seed=seed)[0]))
     rng = np.random.default_rng(seed)
     for _ in range(LENGTH):
@@ -139,7 +141,7 @@ def test_all_doors_are_equal_step_for_step(letters, mode, data):
         actions[rng.random(num_envs) < 0.15] = 1
         expected = single.step(actions)
         answers = [envs.step(actions) for envs in (sync, asyn, numpy_)]
-        answers.append(torch_.step(torch.from_numpy(actions)))
+        answers += [envs.step(torch.from_numpy(actions)) for envs in (torch_, device_)]
         for answer in answers:
             for one, other in zip(expected[:4], answer[:4], strict=True):
                 np.testing.assert_array_equal(one, np.asarray(other))
@@ -151,7 +153,7 @@ def test_all_doors_are_equal_step_for_step(letters, mode, data):
         ended = expected[2] | expected[3]
         if mode is AutoresetMode.DISABLED and ended.any():
             obs = single.restart(ended)
-            for envs in (sync, asyn, numpy_, torch_):
+            for envs in (sync, asyn, numpy_, torch_, device_):
                 np.testing.assert_array_equal(obs, np.asarray(envs.reset(options={"reset_mask": ended.copy()})[0]))
     asyn.close()
 

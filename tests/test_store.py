@@ -4,9 +4,9 @@ import torch
 
 from textgym.rules import EOS, LENGTH, RUNNING, TURN_LENGTH, Rules
 from textgym.store import NumpyStore
-from textgym.torch_store import TorchStore
+from textgym.torch_store import HostStore, TorchStore
 
-STORES = {"numpy": NumpyStore, "torch": lambda rules, n: TorchStore(rules, n, "cpu")}
+STORES = {"numpy": NumpyStore, "host": HostStore, "torch": lambda rules, n: TorchStore(rules, n, "cpu")}
 
 
 def build(letters, kind, stop=()):
@@ -58,8 +58,9 @@ def test_a_new_prompt_leaves_nothing_of_the_old_text(letters, kind):
     assert store.response(1).tolist() == []
 
 
-def test_the_torch_store_takes_and_gives_tensors(letters):
-    store = build(letters, "torch")
+@pytest.mark.parametrize("kind", ["host", "torch"])
+def test_the_torch_stores_take_and_give_tensors(letters, kind):
+    store = build(letters, kind)
     store.append(torch.tensor([6, 6, 6], dtype=torch.int32), np.ones(3, dtype=bool))
     assert isinstance(store.observation(), torch.Tensor)
     out = store.output({"a": np.ones(2), "b": {"c": np.array(["x"], dtype=object)}})

@@ -41,7 +41,7 @@ def sync(tokenizer, num_envs, mode, observation="tokens", **kwargs):
     return SyncVectorEnv([make] * num_envs, autoreset_mode=mode)
 
 
-def native(tokenizer, num_envs, mode, observation="tokens", output="numpy", info_text=True, **kwargs):
+def native(tokenizer, num_envs, mode, observation="tokens", output="numpy", info_text=True, device="cpu", **kwargs):
     return textgym.TextGenVectorEnv(
         num_envs,
         task(tokenizer, **kwargs),
@@ -49,6 +49,7 @@ def native(tokenizer, num_envs, mode, observation="tokens", output="numpy", info
         observation=observation,
         info_text=info_text,
         output=output,
+        device=device,
     )
 
 
@@ -125,11 +126,12 @@ def test_scalar_door_equals_one_native_slot(letters, mode):
             np.testing.assert_array_equal(env.reset()[0], envs.reset()[0][0])
 
 
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])  # the host's memory, and a device like any other
 @pytest.mark.parametrize("observation", ["tokens", "dict"])
 @pytest.mark.parametrize("mode", MODES)
-def test_torch_output_equals_numpy_output(letters, mode, observation):
+def test_torch_output_equals_numpy_output(letters, mode, observation, device):
     plain = native(letters, 4, mode, observation, info_text=False)
-    other = native(letters, 4, mode, observation, output="torch", info_text=False)
+    other = native(letters, 4, mode, observation, output="torch", device=device, info_text=False)
 
     def equal(a, b):
         if isinstance(a, dict):

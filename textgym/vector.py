@@ -374,7 +374,7 @@ def _make_store(rules: Rules, num_envs: int, output: str, device: Any) -> Any:
             raise ValueError(f"device is {str(device)!r} with output='numpy'; numpy lives on the CPU, use output='torch'")
         return NumpyStore(rules, num_envs)
     if output == "torch":
-        from textgym.torch_store import TorchStore  # the one place where textgym asks for torch
+        from textgym.torch_store import HostStore, TorchStore  # the one place where textgym asks for torch
 
-        return TorchStore(rules, num_envs, device)
+        return HostStore(rules, num_envs) if str(device) == "cpu" else TorchStore(rules, num_envs, device)
     raise ValueError(f"output is {output!r}; allowed are 'numpy' and 'torch'")

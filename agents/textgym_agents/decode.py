@@ -6,8 +6,7 @@ its shapes are rounded up to a few sizes, so that a handful of graphs serve a wh
 
 from __future__ import annotations
 
-import math
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +49,8 @@ class Decoder:
         self.cache = model.slot_cache(num_rows)
         self.num_rows = num_rows
         self.spare = model.context_length  # a column that nobody reads: rows that sit out write there
-        self.static = model.lm.device.type == "cuda" if static is None else static
+        self.device, self.dtype = model.lm.device, model.lm.dtype  # properties that search the model each time
+        self.static = self.device.type == "cuda" if static is None else static
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]] = {}
 
     def rows_for(self, in_use: int) -> int:
@@ -98,7 +98,7 @@ class Decoder:
         columns = first[:, None] + torch.arange(ids.shape[1], device=ids.device)
         outside = columns >= (first + count)[:, None]
         positions = columns.clamp(max=self.model.context_length - 1)
-        mask = self.cache.aim(rows, columns.masked_fill(outside, self.spare), width, self.model.lm.dtype)
+        mask = self.cache.aim(rows, columns.masked_fill(outside, self.spare), width, self.dtype)
         with self._small(ids.numel()):
             hidden = self.model.hidden(ids.masked_fill(outside, 0), positions, mask, self.cache)
         return hidden[torch.arange(len(ids), device=ids.device), count - 1]
@@ -110,10 +110,11 @@ class Decoder:
             return Sampled(tokens, logprobs, self.model.values(states))
 
     def _small(self, tokens: int) -> AbstractContextManager[None]:
-        return small_pass(tokens * 4 * self.model.hidden_size**2 if self.model.lm.device.type == "cpu" else math.inf)
+        products = tokens * 4 * self.model.hidden_size**2  # of a feed-forward layer
+        return small_pass(products) if self.device.type == "cpu" else nullcontext()
 
     def _one_each(self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int) -> Sampled:
-        mask = self.cache.aim(None, columns[:, None], width, self.model.lm.dtype)
+        mask = self.cache.aim(None, columns[:, None], width, self.dtype)
         positions = columns.clamp(max=self.model.context_length - 1)[:, None]
         return self.sample(self.model.hidden(ids[:, None], positions, mask, self.cache)[:, 0], uniforms)
 

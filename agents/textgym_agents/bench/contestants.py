@@ -124,8 +124,9 @@ class ForcedLengths(CausalLMPolicy):
         """Sample, and put end-of-text where it is due and nowhere else."""
         slots = np.asarray(slots)
         for i in np.flatnonzero(self._fresh[slots]):
-            prompt = [token for token in obs[i, : self.load.max_prompt_tokens].tolist() if token >= 0]
-            self._left[slots[i]] = self.load.target(prompt)
+            text = [token for token in obs[i, : self.load.max_prompt_tokens + 1].tolist() if token >= 0]
+            if self.load.has(text):  # else it is carried over, and goes on to the target that it has
+                self._left[slots[i]] = self.load.target(text)
         self._fresh[slots] = False
         step = super().act(obs, slots, lengths)
         self.sampled += len(slots)
@@ -169,8 +170,10 @@ def drained(model: ActorCritic, load: Load, slots: int, seed: int) -> InProcess:
     return InProcess(work)
 
 
-def carried_over(model: ActorCritic, load: Load, slots: int, seed: int) -> InProcess:
+def carried_over(model: ActorCritic, load: Load, slots: int, seed: int, *, has_learned: bool) -> InProcess:
     """Our collections with what is unfinished carried over: one after another, never drained.
+
+    With ``has_learned`` as if there were an update after each: its cache of the texts carried over is then rebuilt by prefill.
 
     The work is the tokens *sampled* between the clock's start and stop. A collection hands back texts that were begun
     before it and leaves others unfinished; every sampled token ends up in exactly one collection, so in a steady state that is
@@ -181,7 +184,7 @@ def carried_over(model: ActorCritic, load: Load, slots: int, seed: int) -> InPro
 
     def work() -> float:
         before = policy.sampled
-        collector.collect(len(load.prompts))
+        collector.collect(len(load.prompts), has_learned=has_learned)
         return float(policy.sampled - before)
 
     return InProcess(work)

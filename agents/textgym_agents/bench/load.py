@@ -110,6 +110,10 @@ class Load(Task):
         """Give the length of the response to ``prompt``, in tokens."""
         return int(self.targets[self._number[tuple(prompt)]])
 
+    def has(self, text: Sequence[int]) -> bool:
+        """Say whether a text is one of the prompts and nothing more."""
+        return tuple(text) in self._number
+
     def sample(self, rng: np.random.Generator) -> Prompt:
         """Hand out the next prompt."""
         number = self.handed_out % len(self.prompts)

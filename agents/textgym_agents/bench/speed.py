@@ -37,6 +37,7 @@ PARTS: tuple[Part, ...] = ("rollout", "sweep", "share", "update", "step", "env")
 GENERATE = "Hugging Face generate"
 DRAINED = "textgym collect, drained"
 CARRIED = "textgym Collector, carried over"
+REBUILT = "textgym Collector, carried over, cache rebuilt after each collection"
 CONTINUOUS = "transformers continuous batching"
 FLOOR = "floor: bare decode loop with sampling"
 
@@ -142,13 +143,15 @@ def _rollouts(load_config: LoadConfig, slots: int, repeats: int, part: str, sett
         CONTINUOUS: BestThreads(lambda: ContinuousBatching(model.lm, load, slots, seed)),
         DRAINED: BestThreads(lambda: drained(model, load, slots, seed)),
         # Prompts are handed out in order, so one who never drains has a load of his own.
-        CARRIED: BestThreads(lambda: carried_over(model, Load(load_config), slots, seed)),
+        CARRIED: BestThreads(lambda: carried_over(model, Load(load_config), slots, seed, has_learned=False)),
+        REBUILT: BestThreads(lambda: carried_over(model, Load(load_config), slots, seed, has_learned=True)),
         FLOOR: BestThreads(lambda: DecodeFloor(model, load, slots, seed)),
     }
     work: dict[str, float] = dict.fromkeys((GENERATE, CONTINUOUS, DRAINED), float(load.useful))
     rates = alternate(contestants, repeats, work)
     notes = {name: f"on {contestant.threads} of {torch.get_num_threads()} threads" for name, contestant in contestants.items()}
-    notes[CARRIED] += "; tokens sampled, all of which end up in a collection"
+    for name in (CARRIED, REBUILT):
+        notes[name] += "; tokens sampled, all of which end up in a collection"
     notes[FLOOR] += "; no prompts, no environment, no bookkeeping"
     return compare(rates, GENERATE, part=part, setting=setting, unit="useful tokens/s", slots=slots, notes=notes)
 
