@@ -1,7 +1,9 @@
-"""Attention of a decode pass in blocks of rows: each block is cut to its own longest row.
+"""Attention of a decode pass in blocks of rows, each cut to its own longest row; and of new texts beside them, in one pass.
 
 Left out on purpose: a kernel. One token per row reads all keys and values that its row may hold, so where texts of 10 and 140
 tokens stand side by side most of what is read is masked. A block is an ordinary scaled-dot-product attention of a slice.
+In a ragged pass tokens follow one another in a single row, as all layers but attention like it: first one token for each row
+of the cache, then whole new texts, whose prefill thus costs no pass of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,12 +21,28 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from textgym_agents.slots import SlotCache
+
 Block = tuple[int, int, int]
 """First row, one past the last, columns that its rows see."""
 
 _NAME = "textgym_blocks"
 _LEAST_SAVED = 256  # row-columns that one more block must save to be worth its call
-_blocks: ContextVar[Sequence[Block]] = ContextVar("blocks")
+_plan: ContextVar[Sequence[Block] | Ragged] = ContextVar("plan")
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """What the tokens of a ragged pass attend to."""
+
+    cache: SlotCache
+    """Holds the rows."""
+    blocks: Sequence[Block]
+    """Of the rows whose tokens come first."""
+    masks: Sequence[Tensor]
+    """Additive, (rows, 1, 1, columns) of each block."""
+    texts: Sequence[tuple[int, int]]
+    """First token and one past the last of each new text; it sees itself only."""
 
 
 def split_rows(lengths: npt.NDArray[np.int64]) -> list[Block]:
@@ -48,25 +67,56 @@ def attention_in_blocks(lm: PreTrainedModel, blocks: Sequence[Block]) -> Iterato
     """Let the model's attention run block by block inside; its rows are the batch. Other attention than sdpa is left alone."""
     if len(blocks) == 1 or lm.config._attn_implementation != "sdpa":
         yield
-        return
+    else:
+        with _attending(lm, blocks):
+            yield
+
+
+@contextmanager
+def ragged_attention(lm: PreTrainedModel, plan: Ragged) -> Iterator[None]:
+    """Let the model's attention read the cache as the plan says; for a pass over ids (1, q) that ``aim_tokens`` has aimed."""
+    with _attending(lm, plan):
+        yield
+
+
+@contextmanager
+def _attending(lm: PreTrainedModel, plan: Sequence[Block] | Ragged) -> Iterator[None]:
     AttentionInterface.register(_NAME, _attention)
-    token = _blocks.set(blocks)
+    token = _plan.set(plan)
     lm.config._attn_implementation = _NAME
     try:
         yield
     finally:
         lm.config._attn_implementation = "sdpa"
-        _blocks.reset(token)
+        _plan.reset(token)
 
 
 def _attention(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **kwargs: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Attend; query (n, heads, 1, d), key and value (n, heads, columns, d), mask (n, 1, 1, columns)."""
+    """Attend as planned; query (n, heads, 1, d), key and value (n, heads, columns, d), mask (n, 1, 1, columns)."""
+    plan = _plan.get()
+    if isinstance(plan, Ragged):
+        return _ragged(module, query, key, value, plan, **kwargs), None
     parts = [
         sdpa_attention_forward(
             module, query[a:b], key[a:b, :, :width], value[a:b, :, :width], attention_mask[a:b, ..., :width], **kwargs
         )[0]
-        for a, b, width in _blocks.get()
+        for a, b, width in plan
     ]
     return torch.cat(parts), None
+
+
+def _ragged(module: Any, query: Tensor, key: Tensor, value: Tensor, plan: Ragged, **kwargs: Any) -> Tensor:
+    """Attend; query, key and value (1, heads, q, d). Returns (1, q, heads, d)."""
+    layer = plan.cache.layers[module.layer_idx]
+    assert layer.keys is not None and layer.values is not None
+    one_each = query[0].transpose(0, 1)[:, :, None]  # (q, heads, 1, d)
+    parts = []
+    for (a, b, width), mask in zip(plan.blocks, plan.masks, strict=True):
+        keys, values = layer.keys[a:b, :width].transpose(1, 2), layer.values[a:b, :width].transpose(1, 2)
+        parts.append(sdpa_attention_forward(module, one_each[a:b], keys, values, mask, **kwargs)[0][:, 0])
+    for a, b in plan.texts:
+        own = query[:, :, a:b], key[:, :, a:b], value[:, :, a:b]
+        parts.append(sdpa_attention_forward(module, own[0], own[1], own[2], None, **kwargs)[0][0])
+    return torch.cat(parts)[None]

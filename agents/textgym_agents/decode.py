@@ -6,6 +6,7 @@ its shapes are rounded up to a few sizes, so that a handful of graphs serve a wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -14,9 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from textgym_agents.blocks import attention_in_blocks, split_rows
+from textgym_agents.blocks import Ragged, attention_in_blocks, ragged_attention, split_rows
+from textgym_agents.masks import FULL, attention_masks
 from textgym_agents.model import ActorCritic
 from textgym_agents.sampling import Sampling, sample
+from textgym_agents.slots import SlotCache
 from textgym_agents.threads import small_pass
 
 _ROWS, _COLUMNS = 8, 64  # static shapes: rows and columns are rounded up to multiples of these
@@ -51,6 +54,8 @@ class Decoder:
         self.spare = model.context_length  # a column that nobody reads: rows that sit out write there
         self.device, self.dtype = model.lm.device, model.lm.dtype  # properties that search the model each time
         self.static = self.device.type == "cuda" if static is None else static
+        self.mixes = self._mixes_exactly()
+        """Whether new texts can be run beside the rows that go on, see ``mixed``."""
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]] = {}
 
     def rows_for(self, in_use: int) -> int:
@@ -102,6 +107,59 @@ class Decoder:
         with self._small(ids.numel()):
             hidden = self.model.hidden(ids.masked_fill(outside, 0), positions, mask, self.cache)
         return hidden[torch.arange(len(ids), device=ids.device), count - 1]
+
+    def mixed(
+        self, ids: Tensor, columns: Tensor, lengths: npt.NDArray[np.int64], texts: Tensor, rows: Tensor, counts: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Add one token to each of the first n rows, and new texts to empty ones, in one pass; where ``mixes`` says so.
+
+        Args:
+            ids: int64 (n,), as for ``one_each``.
+            columns: int64 (n,), as there; the rows of the new texts sit out.
+            lengths: int64 (n,), as there.
+            texts: int64 (p,), the new texts' tokens, one after another.
+            rows: int64 (p,), the row of each.
+            counts: tokens of each text.
+
+        Returns:
+            States (n, hidden) of the first n rows and (g, hidden) of the texts' last tokens.
+        """
+        n, width = len(ids), int(lengths.max())
+        ends = np.cumsum(counts)
+        places = torch.cat([torch.arange(count) for count in counts])
+        blocks = split_rows(lengths)
+        mask = attention_masks(columns[:, None], torch.arange(width), {FULL: None}, self.dtype)
+        assert isinstance(mask, Tensor)
+        assert isinstance(self.cache, SlotCache)
+        masks = [mask[a:b, ..., :seen] for a, b, seen in blocks]
+        plan = Ragged(self.cache, blocks, masks, [(n + e - c, n + e) for e, c in zip(ends.tolist(), counts, strict=True)])
+        self.cache.aim_tokens(torch.cat([torch.arange(n), rows]), torch.cat([columns, places]))
+        positions = torch.cat([columns.clamp(max=self.model.context_length - 1), places])
+        with self._small(n + len(texts)), ragged_attention(self.model.lm, plan):
+            # A mask with four dimensions is taken as it is; this one is never read.
+            hidden = self.model.hidden(torch.cat([ids, texts])[None], positions[None], mask[:1], self.cache)[0]
+        return hidden[:n], hidden[torch.from_numpy(n + ends - 1)]
+
+    @torch.no_grad()
+    def _mixes_exactly(self) -> bool:
+        """Compare a small ragged pass with plain ones; only attention that reads whole rows on a CPU is run so at all."""
+        plain = isinstance(self.cache, SlotCache) and not any(self.model.windows.values()) and not self.static
+        if not plain or self.device.type != "cpu" or self.model.lm.config._attn_implementation != "sdpa" or self.num_rows < 2:
+            return False
+        length = min(3, self.model.context_length)
+        ids = torch.arange(2 * length).reshape(2, length) % self.model.vocab_size
+        if length < 2:
+            return False
+        zero = torch.zeros(1, dtype=torch.int64)
+        try:
+            self.several(zero, ids[:1, : length - 1], zero, zero + length - 1, length - 1)
+            columns = torch.tensor([length - 1, self.spare])
+            one, text = self.mixed(ids[:, -1], columns, np.array([length, 0]), ids[1], zero.new_ones(length), [length])
+        except (TypeError, AttributeError, LookupError, RuntimeError, ValueError):
+            return False
+        expected = self.model.hidden(ids, torch.arange(length).expand_as(ids))[:, -1]
+        tolerance = (0.05 if self.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))
+        return torch.allclose(torch.stack([one[0], text[0]]), expected, atol=tolerance, rtol=0)
 
     def sample(self, states: Tensor, uniforms: Tensor) -> Sampled:
         """Sample one token from each state (n, hidden), with a random number (n,) each."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from textgym_agents.decode import Decoder, Sampled, groups_by_length
 from textgym_agents.model import ActorCritic
-from textgym_agents.prefix import LEAST_SAVED, share
+from textgym_agents.prefix import LEAST_SAVED, Sharing, share
 from textgym_agents.rows import SlotRows
 from textgym_agents.sampling import Sampling
 
@@ -105,13 +105,22 @@ class CausalLMPolicy:
         several = new > 1
         if len(slots) <= len(self._rows) // 2:
             several[:] = True  # few of many rows: reading just theirs costs less than one pass over all
+        fresh = np.flatnonzero(several & (self._rows.cached[slots] == 0))
+        grown, rest = np.flatnonzero(several & (self._rows.cached[slots] > 0)), np.flatnonzero(~several)
+        sharing = self._share(tokens, fresh, slots, lengths)
         parts = []
-        # 1) texts that are several tokens ahead of the cache: new prompts, replies
-        if several.any():
-            parts.append(self._catch_up(tokens, np.flatnonzero(several), slots, lengths, uniforms))
-        # 2) all others: one token each, over the rows as they lie in the cache
-        if not several.all():
-            parts.append(self._decode(tokens, np.flatnonzero(~several), slots, lengths, uniforms))
+        if self._decoder.mixes and sharing is None and len(fresh) and len(rest):
+            # 1) new prompts, in one pass with those that need one token each
+            parts.append(self._mix(tokens, fresh, rest, slots, lengths, uniforms))
+        else:
+            if len(fresh):
+                parts.append(self._enter(tokens, fresh, slots, lengths, uniforms, sharing))
+            if len(rest):
+                # over the rows as they lie in the cache
+                parts.append(self._decode(tokens, rest, slots, lengths, uniforms))
+        # 2) texts that are several tokens ahead of the cache: replies
+        if len(grown):
+            parts.append(self._catch_up(tokens, grown, slots, lengths, uniforms))
         self._rows.cached[slots] = lengths
         step = self._in_order(parts)
         # On CUDA the environment looks, with the step's one transfer; it refuses the token V.
@@ -128,6 +137,24 @@ class CausalLMPolicy:
         if len(source):
             self._copy(source, target, int(self._rows.cached[self._rows.slot_of[target]].max()))
 
+    def _plan(
+        self, at: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor, Tensor, npt.NDArray[np.int64]]:
+        """Plan a pass of one token for each of the texts ``at`` over all rows in use.
+
+        Returns:
+            For each row: which text it reads, which of its tokens, the column that this goes to, and the tokens it then has.
+            Rows that sit out read the first text's first token.
+        """
+        rows, last = self._rows.row_of[slots[at]], lengths[at] - 1
+        plan = np.zeros((3, self._decoder.rows_for(len(self._rows))), dtype=np.int64)
+        plan[2] = self._decoder.spare
+        plan[:, rows] = at, last, last
+        held = np.zeros(plan.shape[1], dtype=np.int64)
+        held[rows] = lengths[at]
+        text, token, column = self._upload(plan)
+        return text, token, column, held
+
     def _decode(
         self,
         tokens: Tensor,
@@ -136,17 +163,30 @@ class CausalLMPolicy:
         lengths: npt.NDArray[np.int64],
         uniforms: Tensor,
     ) -> tuple[npt.NDArray[np.int64], Sampled]:
-        """Run the last token of the texts ``at`` over all rows in use; rows that sit out read the first text's first token."""
-        rows, last = self._rows.row_of[slots[at]], lengths[at] - 1
-        plan = np.zeros((3, self._decoder.rows_for(len(self._rows))), dtype=np.int64)
-        plan[2] = self._decoder.spare
-        plan[:, rows] = at, last, last
-        text, read, columns = self._upload(plan)
-        widths = np.zeros(plan.shape[1], dtype=np.int64)
-        widths[rows] = lengths[at]
-        sampled = self._decoder.one_each(tokens[text, read], columns, uniforms[text], widths)
-        where = self._upload(rows)
+        """Run the last token of the texts ``at``, and sample."""
+        text, token, columns, held = self._plan(at, slots, lengths)
+        sampled = self._decoder.one_each(tokens[text, token], columns, uniforms[text], held)
+        where = self._upload(self._rows.row_of[slots[at]])
         return at, Sampled(*(figure[where] for figure in sampled))
+
+    def _mix(
+        self,
+        tokens: Tensor,
+        fresh: npt.NDArray[np.int64],
+        rest: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        uniforms: Tensor,
+    ) -> tuple[npt.NDArray[np.int64], Sampled]:
+        """Run the new texts ``fresh`` and the last token of the texts ``rest`` in one pass, and sample."""
+        text, token, columns, held = self._plan(rest, slots, lengths)
+        counts, new = lengths[fresh], tokens[self._upload(fresh)]
+        rows = self._upload(np.repeat(self._rows.row_of[slots[fresh]], counts))
+        ids = tokens[text, token]
+        one, ends = self._decoder.mixed(ids, columns, held, new[new >= 0], rows, counts.tolist())
+        at = np.concatenate([rest, fresh])
+        states = torch.cat([one[self._upload(self._rows.row_of[slots[rest]])], ends])
+        return at, self._decoder.sample(states, uniforms[self._upload(at)])
 
     def _catch_up(
         self,
@@ -156,46 +196,46 @@ class CausalLMPolicy:
         lengths: npt.NDArray[np.int64],
         uniforms: Tensor,
     ) -> tuple[npt.NDArray[np.int64], Sampled]:
-        """Run the tokens that the cache lacks of the texts ``at``."""
-        rows, cached = self._rows.row_of[slots], self._rows.cached[slots]
-        held, fresh, grown = np.flatnonzero(cached), at[cached[at] == 0], at[cached[at] > 0]
-        states = []
-        if len(fresh):
-            texts, others = tokens[self._upload(fresh)], tokens[self._upload(held)]
-            states.append(self._enter(texts, rows[fresh], lengths[fresh], others, rows[held], cached[held]))
-        if len(grown):
-            states.append(self._run(tokens[self._upload(grown)], rows[grown], cached[grown], lengths[grown]))
-        at = np.concatenate([fresh, grown])
-        return at, self._decoder.sample(torch.cat(states), uniforms[self._upload(at)])
+        """Run the tokens that the cache lacks of the texts ``at``, and sample."""
+        rows, cached = self._rows.row_of[slots[at]], self._rows.cached[slots[at]]
+        states = self._run(tokens[self._upload(at)], rows, cached, lengths[at])
+        return at, self._decoder.sample(states, uniforms[self._upload(at)])
+
+    def _share(
+        self, tokens: Tensor, fresh: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+    ) -> Sharing | None:
+        """Find what the new texts ``fresh`` share with each other and with texts that the cache holds."""
+        if lengths[fresh].sum() < LEAST_SAVED:
+            return None
+        texts, cached = tokens.cpu().numpy(), self._rows.cached[slots]  # once per refill, not per token
+        held = np.flatnonzero(cached)
+        return share(texts[fresh], lengths[fresh], texts[held], cached[held])
 
     def _enter(
         self,
-        texts: Tensor,
-        rows: npt.NDArray[np.int64],
+        tokens: Tensor,
+        at: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
-        held: Tensor,
-        held_rows: npt.NDArray[np.int64],
-        held_lengths: npt.NDArray[np.int64],
-    ) -> Tensor:
-        """Run new texts (n, L) in ``rows``; what they share with each other and with ``held`` ones is run once and copied."""
-        start = np.zeros_like(lengths)
-        sharing = None
-        if lengths.sum() >= LEAST_SAVED:  # the texts come to the host once per refill, not per token
-            sharing = share(texts.cpu().numpy(), lengths, held.cpu().numpy(), held_lengths)
+        uniforms: Tensor,
+        sharing: Sharing | None,
+    ) -> tuple[npt.NDArray[np.int64], Sampled]:
+        """Run the new texts ``at``, and sample; what they share is run once and copied."""
         if sharing is None:
-            return self._run(texts, rows, start, lengths)
-        leaders, start = rows[sharing.leaders], sharing.copied
+            return self._catch_up(tokens, at, slots, lengths, uniforms)
+        rows, leaders, start = self._rows.row_of[slots], at[sharing.leaders], sharing.copied
         if start.any():
-            self._copy(held_rows[sharing.donors], leaders, int(start.max()))
-        computed = texts[self._upload(sharing.leaders)]
+            held = np.flatnonzero(self._rows.cached[slots])
+            self._copy(rows[held[sharing.donors]], rows[leaders], int(start.max()))
+        texts = tokens[self._upload(leaders)]
         if sharing.common:
-            self._run(computed[:1], leaders[:1], start[:1], np.full(1, sharing.common))
+            self._run(texts[:1], rows[leaders[:1]], start[:1], np.full(1, sharing.common))
             start = np.full_like(start, sharing.common)
-            self._copy(leaders[:1].repeat(len(leaders) - 1), leaders[1:], sharing.common)
-        states = self._run(computed, leaders, start, lengths[sharing.leaders])
-        twins = np.setdiff1d(np.arange(len(rows)), sharing.leaders)
-        self._copy(leaders[sharing.leader_of[twins]], rows[twins], int(lengths.max()))
-        return states[self._upload(sharing.leader_of)]
+            self._copy(rows[leaders[:1]].repeat(len(leaders) - 1), rows[leaders[1:]], sharing.common)
+        states = self._run(texts, rows[leaders], start, lengths[leaders])
+        twins = np.setdiff1d(np.arange(len(at)), sharing.leaders)
+        self._copy(rows[leaders[sharing.leader_of[twins]]], rows[at[twins]], int(lengths[at].max()))
+        return at, self._decoder.sample(states[self._upload(sharing.leader_of)], uniforms[self._upload(at)])
 
     def _run(
         self, texts: Tensor, rows: npt.NDArray[np.int64], start: npt.NDArray[np.int64], stop: npt.NDArray[np.int64]

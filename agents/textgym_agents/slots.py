@@ -40,6 +40,10 @@ class SlotLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
+        if self.width == 0:  # every token has a row of its own, and attention reads the cache itself
+            self.keys[self.rows, self.columns] = key_states[0].transpose(0, 1)
+            self.values[self.rows, self.columns] = value_states[0].transpose(0, 1)
+            return key_states, value_states
         every = torch.arange(len(self.columns), device=key_states.device) if self.rows is None else self.rows
         held = []
         for store, states in ((self.keys, key_states), (self.values, value_states)):
@@ -102,6 +106,12 @@ class SlotCache(Cache):
             assert isinstance(layer, SlotLayer)
             layer.rows, layer.columns, layer.width = rows, columns, width
         return attention_masks(columns, torch.arange(width, device=columns.device), self.windows, dtype)
+
+    def aim_tokens(self, rows: Tensor, columns: Tensor) -> None:
+        """Set where the tokens of a ragged pass (1, q) are written, int64 (q,) both; see ``ragged_attention``."""
+        for layer in self.layers:
+            assert isinstance(layer, SlotLayer)
+            layer.rows, layer.columns, layer.width = rows, columns, 0
 
     def copy_rows(self, source: Tensor, target: Tensor, width: int) -> None:
         """Copy the first ``width`` columns of rows ``source`` to rows ``target``, in every layer; both int64 (n,)."""
