@@ -8,6 +8,7 @@ window keep all columns too, and mask those that are out of sight.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,20 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from textgym_agents.masks import Windows, attention_masks
 
 
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """Where a pass writes, and what it reads."""
+
+    places: Tensor
+    """int64 (tokens,), row x columns + column of each new token."""
+    count: int
+    """G, the pass's batch."""
+    rows: Tensor | None
+    """int64 (G,), which rows are read; None: the first G, in place."""
+    width: int
+    """Columns that are read; 0: attention reads the cache itself."""
+
+
 class SlotLayer(CacheLayerMixin):
     """One layer's keys and values, (rows, columns, heads, head_dim): a token's write is then one contiguous piece."""
 
@@ -24,9 +39,7 @@ class SlotLayer(CacheLayerMixin):
         super().__init__()
         self.num_rows = num_rows
         self.num_columns = num_columns
-        self.rows: Tensor | None = None
-        self.columns = torch.empty(0, 0, dtype=torch.int64)
-        self.width = 0
+        self.aim = Aim(torch.empty(0, dtype=torch.int64), 0, None, 0)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate once the model has shown its shapes: (G, heads, q, head_dim)."""
@@ -36,21 +49,17 @@ class SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write (G, heads, q, head_dim) at this call's rows and columns; return what its rows hold, cut to ``width``."""
+        """Write (G, heads, q, head_dim) where this pass was aimed at; return what its rows hold, cut to ``width``."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
-        if self.width == 0:  # every token has a row of its own, and attention reads the cache itself
-            self.keys[self.rows, self.columns] = key_states[0].transpose(0, 1)
-            self.values[self.rows, self.columns] = value_states[0].transpose(0, 1)
-            return key_states, value_states
-        every = torch.arange(len(self.columns), device=key_states.device) if self.rows is None else self.rows
-        held = []
+        aim, held = self.aim, []
         for store, states in ((self.keys, key_states), (self.values, value_states)):
-            store[every[:, None], self.columns] = states.transpose(1, 2)
-            seen = store[: len(every), : self.width] if self.rows is None else store[every, : self.width]
-            held.append(seen.transpose(1, 2))
-        return held[0], held[1]
+            store.flatten(0, 1).index_copy_(0, aim.places, states.transpose(1, 2).flatten(0, 1))
+            if aim.width:
+                seen = store[: aim.count, : aim.width] if aim.rows is None else store[aim.rows, : aim.width]
+                held.append(seen.transpose(1, 2))
+        return (held[0], held[1]) if aim.width else (key_states, value_states)
 
     def copy_rows(self, source: Tensor, target: Tensor, width: int) -> None:
         """Copy the first ``width`` columns of rows ``source`` to rows ``target``."""
@@ -61,7 +70,7 @@ class SlotLayer(CacheLayerMixin):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Columns that attention sees, and their offset."""
-        return self.width, 0
+        return self.aim.width, 0
 
     def get_seq_length(self) -> int:
         """Not one number here: every row has a length of its own, given by explicit position ids."""
@@ -88,6 +97,7 @@ class SlotCache(Cache):
 
     def __init__(self, num_layers: int, num_rows: int, num_columns: int, windows: Windows) -> None:
         super().__init__(layers=[SlotLayer(num_rows, num_columns + 1) for _ in range(num_layers)])
+        self.num_columns = num_columns + 1
         self.windows = windows
 
     def aim(self, rows: Tensor | None, columns: Tensor, width: int, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
@@ -102,19 +112,21 @@ class SlotCache(Cache):
         Returns:
             Additive masks (G, 1, q, width): a token sees the columns up to its own; see ``attention_masks``.
         """
-        for layer in self.layers:
-            assert isinstance(layer, SlotLayer)
-            layer.rows, layer.columns, layer.width = rows, columns, width
+        every = torch.arange(len(columns), device=columns.device) if rows is None else rows
+        self._aim(Aim((every[:, None] * self.num_columns + columns).flatten(), len(columns), rows, width))
         return attention_masks(columns, torch.arange(width, device=columns.device), self.windows, dtype)
 
     def aim_tokens(self, rows: Tensor, columns: Tensor) -> None:
         """Set where the tokens of a ragged pass (1, q) are written, int64 (q,) both; see ``ragged_attention``."""
-        for layer in self.layers:
-            assert isinstance(layer, SlotLayer)
-            layer.rows, layer.columns, layer.width = rows, columns, 0
+        self._aim(Aim(rows * self.num_columns + columns, len(rows), None, 0))
 
     def copy_rows(self, source: Tensor, target: Tensor, width: int) -> None:
         """Copy the first ``width`` columns of rows ``source`` to rows ``target``, in every layer; both int64 (n,)."""
         for layer in self.layers:
             assert isinstance(layer, SlotLayer)
             layer.copy_rows(source, target, width)
+
+    def _aim(self, aim: Aim) -> None:
+        for layer in self.layers:
+            assert isinstance(layer, SlotLayer)
+            layer.aim = aim
