@@ -50,11 +50,10 @@ def attention_masks(
     Returns:
         One tensor for a model with one layer kind, else one per kind.
     """
-    distance = queries[:, :, None] - keys.reshape(-1, 1, keys.shape[-1])
-    before = distance >= 0 if same is None else (distance >= 0) & same
+    queries, keys = queries[:, :, None], keys.reshape(-1, 1, keys.shape[-1])
+    later = keys > queries if same is None else (keys > queries) | ~same
     masks = {}
     for kind, window in windows.items():
-        seen = before if window is None else before & (distance < window)
-        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-        masks[kind] = mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+        hidden = later if window is None else later | (queries - keys >= window)
+        masks[kind] = hidden.to(dtype).mul_(torch.finfo(dtype).min)[:, None]
     return masks if len(masks) > 1 else next(iter(masks.values()))

@@ -124,7 +124,7 @@ class CausalLMPolicy:
         self._rows.cached[slots] = lengths
         step = self._in_order(parts)
         # On CUDA the environment looks, with the step's one transfer; it refuses the token V.
-        if self.device.type == "cpu" and (step.tokens >= self.model.vocab_size).any():
+        if self.device.type == "cpu" and len(slots) and int(step.tokens.max()) >= self.model.vocab_size:
             raise FloatingPointError("the model's logits are not finite, so no token can be sampled; its weights may be NaN")
         return step
 

@@ -65,8 +65,9 @@ class SlotLayer(CacheLayerMixin):
         """Copy the first ``width`` columns of rows ``source`` to rows ``target``."""
         if self.is_initialized:
             assert self.keys is not None and self.values is not None
-            self.keys[target, :width] = self.keys[source, :width]
-            self.values[target, :width] = self.values[source, :width]
+            for store in (self.keys, self.values):
+                begin = store.flatten(1)[:, : width * store[0, 0].numel()]  # of each row: one contiguous piece
+                begin.index_copy_(0, target, begin.index_select(0, source))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Columns that attention sees, and their offset."""
@@ -98,6 +99,7 @@ class SlotCache(Cache):
     def __init__(self, num_layers: int, num_rows: int, num_columns: int, windows: Windows) -> None:
         super().__init__(layers=[SlotLayer(num_rows, num_columns + 1) for _ in range(num_layers)])
         self.num_columns = num_columns + 1
+        self._starts = torch.arange(num_rows)[:, None] * self.num_columns  # place of each row's first column
         self.windows = windows
 
     def aim(self, rows: Tensor | None, columns: Tensor, width: int, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
@@ -112,8 +114,10 @@ class SlotCache(Cache):
         Returns:
             Additive masks (G, 1, q, width): a token sees the columns up to its own; see ``attention_masks``.
         """
-        every = torch.arange(len(columns), device=columns.device) if rows is None else rows
-        self._aim(Aim((every[:, None] * self.num_columns + columns).flatten(), len(columns), rows, width))
+        if self._starts.device != columns.device:
+            self._starts = self._starts.to(columns.device)
+        starts = self._starts[: len(columns)] if rows is None else self._starts[rows]
+        self._aim(Aim((starts + columns).flatten(), len(columns), rows, width))
         return attention_masks(columns, torch.arange(width, device=columns.device), self.windows, dtype)
 
     def aim_tokens(self, rows: Tensor, columns: Tensor) -> None:
