@@ -6,6 +6,7 @@ from textgym_agents.bench.contestants import (
     ContinuousBatching,
     DecodeFloor,
     ForcedLengths,
+    InProcess,
     _steady_columns,
     batches,
     carried_over,
@@ -119,3 +120,14 @@ def test_the_faster_number_of_threads_is_kept_and_the_other_closed():
     assert (one.closed, three.closed) == (False, True)
     contestant.close()
     assert one.closed
+
+
+def test_who_may_not_choose_runs_on_all_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        contestant = BestThreads(lambda: InProcess(lambda: float(torch.get_num_threads())), choose=False)
+        assert contestant.run()[0] == 3.0
+    finally:
+        torch.set_num_threads(before)
+    assert contestant.threads == 3

@@ -60,14 +60,18 @@ class BestThreads:
 
     Small passes are often faster on one thread. Ours decides that for itself; everyone gets the same chance.
 
+    Args:
+        make: builds the contestant.
+        choose: False leaves no choice but all threads.
+
     Attributes:
         threads: those that it runs on; 0 before the first run.
     """
 
-    def __init__(self, make: Callable[[], Contestant]) -> None:
+    def __init__(self, make: Callable[[], Contestant], *, choose: bool = True) -> None:
         self.threads = 0
         self._candidates: dict[int, Contestant] = {}
-        for threads in {1, torch.get_num_threads()}:
+        for threads in {1, torch.get_num_threads()} if choose else {torch.get_num_threads()}:
             with _on(threads):
                 self._candidates[threads] = make()
 
@@ -288,9 +292,9 @@ class ContinuousBatching:
 class DecodeFloor:
     """The bare decode loop: one token per row and pass over rows that are always busy, sampling included.
 
-    No prompt is ever read, no environment stepped, nothing kept: what remains is what no way of collecting with this model,
-    this cache and this sampling can do without. Rows have the lengths that they have in a steady state over the load; the table
-    of lengths is made before the clock starts.
+    No prompt is ever read, no environment stepped, nothing kept. Rows have the lengths that they have in a steady state over
+    the load; the table of lengths is made before the clock starts. As plain loops do, attention of all rows reads as many
+    columns as the longest row has, and every operation runs on as many threads as torch has been given.
     """
 
     def __init__(self, model: ActorCritic, load: Load, slots: int, seed: int) -> None:
@@ -305,7 +309,8 @@ class DecodeFloor:
         start = time.perf_counter()
         for columns in self.columns:
             uniforms = torch.rand(len(columns), generator=self.generator)
-            self.tokens = self.decoder.one_each(self.tokens, torch.from_numpy(columns), uniforms, columns + 1).tokens
+            width = int(columns.max()) + 1
+            self.tokens = self.decoder._one_each(self.tokens, torch.from_numpy(columns), uniforms, width).tokens
         return self.columns.size, time.perf_counter() - start
 
     def close(self) -> None:

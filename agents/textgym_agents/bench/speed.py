@@ -72,6 +72,8 @@ class SpeedConfig:
     """The same for the sweep."""
     threads: int = 2
     """torch threads; 0 leaves them as they are."""
+    choose_threads: bool = True
+    """Let everyone who rolls out run on one thread or on all, whichever was faster in the round that is not timed."""
     trl_python: Path | None = None
     """Python of an environment with trl 1.12; None: TRL is not run."""
     quick: bool = False
@@ -121,7 +123,8 @@ def _rollout(config: SpeedConfig) -> list[Row]:
     for lengths in ("lognormal", "uniform"):
         load_config = replace(config.load, lengths=lengths)
         setting = f"{load_config.episodes} episodes, {config.slots} slots, {load_config.describe_lengths()}"
-        rows += _rollouts(load_config, config.slots, config.repeats, "rollout", f"{setting}, {load_config.describe_model()}")
+        setting += f", {load_config.describe_model()}"
+        rows += _rollouts(load_config, config, config.slots, config.repeats, "rollout", setting)
     return rows
 
 
@@ -130,23 +133,24 @@ def _sweep(config: SpeedConfig) -> list[Row]:
     for slots in config.sweep:
         load_config = replace(config.load, episodes=4 * slots)
         setting = f"{slots} slots, {load_config.episodes} episodes"
-        rows += _rollouts(load_config, slots, config.sweep_repeats, "sweep", setting)
+        rows += _rollouts(load_config, config, slots, config.sweep_repeats, "sweep", setting)
     return rows
 
 
-def _rollouts(load_config: LoadConfig, slots: int, repeats: int, part: str, setting: str) -> list[Row]:
+def _rollouts(load_config: LoadConfig, config: SpeedConfig, slots: int, repeats: int, part: str, setting: str) -> list[Row]:
     """Alternate all who roll out; check that those who play the load to its end wrote exactly its tokens."""
     load, seed = Load(load_config), load_config.seed
     model = make_model(load_config, load)
-    contestants = {
-        GENERATE: BestThreads(lambda: batches(model.lm, load, slots)),
-        CONTINUOUS: BestThreads(lambda: ContinuousBatching(model.lm, load, slots, seed)),
-        DRAINED: BestThreads(lambda: drained(model, load, slots, seed)),
+    makers: dict[str, Callable[[], Contestant]] = {
+        GENERATE: lambda: batches(model.lm, load, slots),
+        CONTINUOUS: lambda: ContinuousBatching(model.lm, load, slots, seed),
+        DRAINED: lambda: drained(model, load, slots, seed),
         # Prompts are handed out in order, so one who never drains has a load of his own.
-        CARRIED: BestThreads(lambda: carried_over(model, Load(load_config), slots, seed, has_learned=False)),
-        REBUILT: BestThreads(lambda: carried_over(model, Load(load_config), slots, seed, has_learned=True)),
-        FLOOR: BestThreads(lambda: DecodeFloor(model, load, slots, seed)),
+        CARRIED: lambda: carried_over(model, Load(load_config), slots, seed, has_learned=False),
+        REBUILT: lambda: carried_over(model, Load(load_config), slots, seed, has_learned=True),
+        FLOOR: lambda: DecodeFloor(model, load, slots, seed),
     }
+    contestants = {name: BestThreads(make, choose=config.choose_threads) for name, make in makers.items()}
     work: dict[str, float] = dict.fromkeys((GENERATE, CONTINUOUS, DRAINED), float(load.useful))
     rates = alternate(contestants, repeats, work)
     notes = {name: f"on {contestant.threads} of {torch.get_num_threads()} threads" for name, contestant in contestants.items()}
