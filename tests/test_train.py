@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -265,3 +266,13 @@ def test_a_chat_model_plays_a_task_of_conversations(chat_tokenizer, tmp_path):
 def conversations(tokenizer):
     prompt = [{"role": "user", "content": "hello"}]
     return PromptTask([prompt], tokenizer, lambda episodes: [float(len(e.ids) < 4) for e in episodes], max_new_tokens=6)
+
+
+def test_how_tokens_are_sampled_and_carried_over_reaches_policy_and_learner(tmp_path):
+    ppo = replace(SMALL["ppo"], carry_over=True, episodes_per_update=16)
+    config = TrainConfig(out=tmp_path, **SMALL | {"top_k": 3, "top_p": 0.9, "temperature": 0.8, "ppo": ppo})
+    policy = build_policy(config, build_task(config), "cpu")
+    assert (policy.sampling.temperature, policy.sampling.top_k, policy.sampling.top_p) == (0.8, 3, 0.9)
+    train(config)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < row["importance_weight"] < 1 for row in rows)  # the kept tokens' share of the whole distribution

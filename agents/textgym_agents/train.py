@@ -82,6 +82,10 @@ class TrainConfig:
     """Texts written side by side (per process)."""
     temperature: float = 1.0
     """Of sampling."""
+    top_k: int | None = None
+    """Sample from the k most probable tokens only; None: from all."""
+    top_p: float = 1.0
+    """Sample from the fewest most probable tokens that hold this much probability."""
     warmup_steps: int = 300
     """Supervised steps on the task's demonstrations before learning; skipped where the task has none."""
     warmup_learning_rate: float = 3e-3
@@ -250,7 +254,8 @@ def build_policy(config: TrainConfig, task: Task, device: str, rank: int = 0) ->
     lm = lm.to(device, dtype)  # type: ignore[arg-type]
     value_lm = copy.deepcopy(lm) if config.value_model == "separate" else None
     model = ActorCritic(lm, tokenizer, context_length, value_lm)
-    return CausalLMPolicy(model, config.num_slots, seed=config.seed + 7919 * rank, temperature=config.temperature)
+    sampling = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
+    return CausalLMPolicy(model, config.num_slots, seed=config.seed + 7919 * rank, **sampling)
 
 
 def warm_up_policy(config: TrainConfig, task: Task, policy: CausalLMPolicy, reporter: Reporter) -> None:
