@@ -8,18 +8,21 @@ of the cache, then whole new texts, whose prefill thus costs no pass of its own.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from textgym_agents.slots import SlotCache
 
@@ -28,7 +31,9 @@ Block = tuple[int, int, int]
 
 _NAME = "textgym_blocks"
 _LEAST_SAVED = 256  # row-columns that one more block must save to be worth its call
-_plan: ContextVar[Sequence[Block] | Ragged] = ContextVar("plan")
+_plan: ContextVar[Sequence[Block] | Ragged | None] = ContextVar("plan", default=None)
+_passes: Counter[int] = Counter()  # passes under way by config: several threads may run one model
+_lock = Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +70,7 @@ def split_rows(lengths: npt.NDArray[np.int64]) -> list[Block]:
 @contextmanager
 def attention_in_blocks(lm: PreTrainedModel, blocks: Sequence[Block]) -> Iterator[None]:
     """Let the model's attention run block by block inside; its rows are the batch. Other attention than sdpa is left alone."""
-    if len(blocks) == 1 or lm.config._attn_implementation != "sdpa":
+    if len(blocks) == 1 or lm.config.get_text_config()._attn_implementation not in ("sdpa", _NAME):
         yield
     else:
         with _attending(lm, blocks):
@@ -81,21 +86,30 @@ def ragged_attention(lm: PreTrainedModel, plan: Ragged) -> Iterator[None]:
 
 @contextmanager
 def _attending(lm: PreTrainedModel, plan: Sequence[Block] | Ragged) -> Iterator[None]:
-    AttentionInterface.register(_NAME, _attention)
+    """Let this thread's attention follow the plan. Other threads that run the model meanwhile have none, and plain sdpa."""
+    config = lm.config.get_text_config()
     token = _plan.set(plan)
-    lm.config._attn_implementation = _NAME
+    with _lock:
+        _passes[id(config)] += 1
+        config._attn_implementation = _NAME
     try:
         yield
     finally:
-        lm.config._attn_implementation = "sdpa"
+        with _lock:
+            _passes[id(config)] -= 1
+            if not _passes[id(config)]:
+                del _passes[id(config)]
+                config._attn_implementation = "sdpa"
         _plan.reset(token)
 
 
 def _attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **kwargs: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Attend as planned; query (n, heads, 1, d), key and value (n, heads, columns, d), mask (n, 1, 1, columns)."""
     plan = _plan.get()
+    if plan is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if isinstance(plan, Ragged):
         return _ragged(module, query, key, value, plan, **kwargs), None
     parts = [
@@ -120,3 +134,7 @@ def _ragged(module: Any, query: Tensor, key: Tensor, value: Tensor, plan: Ragged
         own = query[:, :, a:b], key[:, :, a:b], value[:, :, a:b]
         parts.append(sdpa_attention_forward(module, own[0], own[1], own[2], None, **kwargs)[0][0])
     return torch.cat(parts)[None]
+
+
+AttentionInterface.register(_NAME, _attention)
+AttentionMaskInterface.register(_NAME, sdpa_mask)

@@ -2,7 +2,8 @@
 
 Left out on purpose: learning, and rewards of any kind but those that the environment released. A collection is the first E
 episodes *started*, all waited for: taking the first E that finish would favour short texts and bias the gradient. Carrying
-unfinished episodes over into the next collection wastes no slot, and favours nobody either: each is used once, when it is done.
+unfinished episodes over into the next collection wastes no slot; each is used once, when it is done. The first one or two
+collections of a run then hold more short texts than later ones do: the long ones are still being written.
 """
 
 from __future__ import annotations
@@ -94,9 +95,20 @@ class Collector:
             )
         if not self.carry_over:
             self._live[:] = False
-        first = self._started
         self.policy.reset_slots(np.flatnonzero(~self._live | has_learned))
         self._finished = {}
+        try:
+            self._play(episodes)
+            self._keep(drain(self.envs))
+        except BaseException:
+            self._live[:] = False  # what was running is given up: the next collection starts anew
+            self._tape = None
+            raise
+        self.version += 1
+        return lay_out(list(self._finished.values()), self.version - 1)
+
+    def _play(self, episodes: int) -> None:
+        first = self._started
         self._refill(np.flatnonzero(~self._live))
         while not self._is_complete(episodes):
             self._step()
@@ -104,9 +116,6 @@ class Collector:
             # Refilling in groups: one prefill costs as much as several decode steps, so it waits for company.
             if len(free) >= max(1, len(self._live) // 8) or (len(free) and not self._live.any()):
                 self._refill(free)
-        self._keep(drain(self.envs))
-        self.version += 1
-        return lay_out(list(self._finished.values()), self.version - 1)
 
     def _is_complete(self, episodes: int) -> bool:
         if not self.carry_over:
@@ -166,7 +175,7 @@ class Collector:
         obs = self._obs if len(slots) == len(self._live) else self._obs[slots]
         if self._tells_lengths:
             lengths = (self.native.prompt_lengths + self.native.response_lengths)[slots]
-            return self.policy.act(obs, slots, lengths)  # type: ignore[call-arg]
+            return self.policy.act(obs, slots, lengths=lengths)  # type: ignore[call-arg]
         return self.policy.act(obs, slots)
 
     def _keep(self, released: Sequence[Release]) -> None:
@@ -186,8 +195,8 @@ class _Tape:
 
     def write(self, slots: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], step: Step, version: int) -> None:
         at = torch.from_numpy(slots).to(self.device), torch.from_numpy(columns).to(self.device)
-        self.logprobs[at] = step.logprobs.to(self.device)
-        self.values[at] = step.values.to(self.device)
+        self.logprobs[at] = step.logprobs.to(self.logprobs)
+        self.values[at] = step.values.to(self.values)
         self.versions[at] = version
 
     def cut_out(self, slots: npt.NDArray[np.int64], obs: Any) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:

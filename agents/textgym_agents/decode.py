@@ -147,9 +147,9 @@ class Decoder:
         if not plain or self.device.type != "cpu" or self.model.lm.config._attn_implementation != "sdpa" or self.num_rows < 2:
             return False
         length = min(3, self.model.context_length)
-        ids = torch.arange(2 * length).reshape(2, length) % self.model.vocab_size
         if length < 2:
             return False
+        ids = torch.arange(2 * length).reshape(2, length) % self.model.vocab_size
         zero = torch.zeros(1, dtype=torch.int64)
         try:
             self.several(zero, ids[:1, : length - 1], zero, zero + length - 1, length - 1)
@@ -193,13 +193,16 @@ class Decoder:
         return graph, inputs, outputs
 
 
-def groups_by_length(counts: npt.NDArray[np.int64], waste: float = 0.25, least: int = 128) -> list[npt.NDArray[np.int64]]:
+def groups_by_length(
+    counts: npt.NDArray[np.int64], waste: float = 0.25, least: int = 128, most: int = 8192
+) -> list[npt.NDArray[np.int64]]:
     """Split rows into groups of similar lengths, to be padded to the longest of their group.
 
     Args:
         counts: int64 (n,), new tokens of each row.
         waste: most padding of a group, as a share of its tokens with padding.
         least: tokens, padding included, up to which a group grows whatever it wastes: a pass has a price of its own.
+        most: tokens, padding included, of a group of more than one row: what a pass holds in memory.
 
     Returns:
         Indices into ``counts``, longest first.
@@ -208,7 +211,7 @@ def groups_by_length(counts: npt.NDArray[np.int64], waste: float = 0.25, least: 
     longest = useful = 0
     for i in np.argsort(-counts, kind="stable").tolist():
         padded = longest * (len(groups[-1]) + 1) if groups else 0
-        if not groups or (padded > least and padded - useful - counts[i] > waste * padded):
+        if not groups or padded > most or (padded > least and padded - useful - counts[i] > waste * padded):
             groups.append([])
             longest, useful = int(counts[i]), 0
         groups[-1].append(i)

@@ -71,7 +71,7 @@ class CausalLMPolicy:
 
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
         """Forget what the cache holds of ``slots``: their episodes ended, or the weights have changed since."""
-        slots = np.asarray(slots, dtype=np.int64)
+        slots = _as_slots(slots)
         self._rows.free(slots[slots < self.num_slots])  # `act` names a slot that there is not
 
     @torch.no_grad()
@@ -84,10 +84,14 @@ class CausalLMPolicy:
             lengths: int64 (n,), tokens of each text, for who knows them: reading them off ``obs`` waits for the device.
 
         Raises:
-            ValueError: a text has not grown since its slot last acted, and ``reset_slots`` was not called.
+            ValueError: a text has not grown since its slot last acted, and ``reset_slots`` was not called; it is longer than
+                the model's context; or there are no such slots.
+            FloatingPointError: the model's logits are not finite.
         """
-        slots = np.asarray(slots, dtype=np.int64)
-        if len(slots) and slots.max() >= self.num_slots:
+        slots = _as_slots(slots)
+        if len(slots) == 0 or (np.diff(np.sort(slots)) == 0).any():
+            raise ValueError(f"slots are {slots.tolist()}; name at least one, and each once")
+        if slots.max() >= self.num_slots:
             raise ValueError(
                 f"slot {slots.max()} was asked for but the policy has {self.num_slots} slots; make it with the environment's "
                 "num_envs"
@@ -99,6 +103,11 @@ class CausalLMPolicy:
             raise ValueError(
                 f"slot {slots[i]} has {lengths[i]} tokens but {self._rows.cached[slots[i]]} were seen before; call reset_slots "
                 "when an episode ends"
+            )
+        if (longest := int(lengths.max())) > self.model.context_length:
+            raise ValueError(
+                f"slot {slots[lengths.argmax()]} has {longest} tokens but the model was made for {self.model.context_length}; "
+                "make ActorCritic with the environment's context_length"
             )
         self._take_rows(slots, lengths)
         uniforms = torch.rand(len(slots), generator=self._generator, device=self.device)
@@ -124,7 +133,8 @@ class CausalLMPolicy:
         self._rows.cached[slots] = lengths
         step = self._in_order(parts)
         # On CUDA the environment looks, with the step's one transfer; it refuses the token V.
-        if self.device.type == "cpu" and len(slots) and int(step.tokens.max()) >= self.model.vocab_size:
+        if self.device.type == "cpu" and int(step.tokens.max()) >= self.model.vocab_size:
+            self._decoder.cache.clear()  # a masked NaN is a NaN still
             raise FloatingPointError("the model's logits are not finite, so no token can be sampled; its weights may be NaN")
         return step
 
@@ -135,7 +145,11 @@ class CausalLMPolicy:
     def _take_rows(self, slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
         source, target = self._rows.take(slots, lengths)
         if len(source):
-            self._copy(source, target, int(self._rows.cached[self._rows.slot_of[target]].max()))
+            try:
+                self._copy(source, target, int(self._rows.cached[self._rows.slot_of[target]].max()))
+            except Exception:
+                self._rows = SlotRows(self.num_slots)  # rows were given that hold nothing: everything is run anew
+                raise
 
     def _plan(
         self, at: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
@@ -265,3 +279,10 @@ class CausalLMPolicy:
 
     def _upload(self, numbers: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(numbers).to(self.device)
+
+
+def _as_slots(slots: Sequence[int] | np.ndarray) -> npt.NDArray[np.int64]:
+    array = np.asarray(slots)
+    if array.dtype == np.bool_ or (len(array) and array.min() < 0):
+        raise ValueError(f"slots are {array.tolist()}; give their numbers, from 0")
+    return array.astype(np.int64, copy=False)

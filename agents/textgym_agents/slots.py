@@ -130,6 +130,15 @@ class SlotCache(Cache):
             assert isinstance(layer, SlotLayer)
             layer.copy_rows(source, target, width)
 
+    def clear(self) -> None:
+        """Put 0 everywhere."""
+        for layer in self.layers:
+            assert isinstance(layer, SlotLayer)
+            if layer.is_initialized:
+                assert layer.keys is not None and layer.values is not None
+                layer.keys.zero_()
+                layer.values.zero_()
+
     def _aim(self, aim: Aim) -> None:
         for layer in self.layers:
             assert isinstance(layer, SlotLayer)

@@ -111,6 +111,13 @@ def _check_sizes(lm: PreTrainedModel, heads: dict[str, Any], vocab_size: int, co
             f"{name} has {room} positions but the environment's context_length is {context_length}; lower "
             "max_prompt_tokens or max_new_tokens"
         )
+    for rope in _ropes(config):
+        original = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", room)
+        if rope.get("rope_type") in ("longrope", "dynamic") and original is not None and context_length > original:
+            raise ValueError(
+                f"{name} is not supported at a context_length of {context_length}: its {rope['rope_type']} positions change "
+                f"with the longest text of a batch beyond {original} tokens; lower max_prompt_tokens or max_new_tokens"
+            )
     try:
         layer_windows(config, context_length)
     except ValueError as error:
@@ -120,6 +127,12 @@ def _check_sizes(lm: PreTrainedModel, heads: dict[str, Any], vocab_size: int, co
             f"{name} runs attention as {lm.config._attn_implementation!r}; the slot cache needs 'sdpa' or 'eager', which "
             "take a mask per row: from_pretrained(..., attn_implementation='sdpa')"
         )
+
+
+def _ropes(config: Any) -> list[dict[str, Any]]:
+    """Give the parameters of rotary positions, one set or one per layer kind."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    return [part for part in (rope, *rope.values()) if isinstance(part, dict)]
 
 
 @torch.no_grad()
@@ -162,6 +175,8 @@ def _differences(model: SplitModel) -> Iterator[tuple[str, float]]:
             steps.append(model.hidden(ids[:, column : column + 1], at, cache.aim(None, at, column + 1, model.lm.dtype), cache))
         cached = torch.cat(steps, dim=1)
         yield "it does not decode through a standard KV cache", max(_share(model.logits(cached), own), _share(cached, states))
+    if length == 4:
+        yield "rows of its cache cannot have lengths of their own", _share(*_uneven(model, ids, states))
     windows = [window for window in model.windows.values() if window is not None and window + 2 <= _PROBE_TOKENS]
     if windows:
         ids = (torch.arange(min(max(windows) + 2, model.context_length), device=ids.device) % model.vocab_size)[None]
@@ -169,6 +184,17 @@ def _differences(model: SplitModel) -> Iterator[tuple[str, float]]:
         cache = model.slot_cache(1)
         cached = model.hidden(ids, positions, cache.aim(None, positions, ids.shape[1], model.lm.dtype), cache)
         yield "its sliding window is not as its config says", _share(cached, model.hidden(ids, positions))
+
+
+def _uneven(model: SplitModel, ids: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Run two rows in two passes, one 1 + 2 tokens and the other 3 + 1. Returns their last states, and the expected ones."""
+    cache, spare = model.slot_cache(2), model.context_length
+    hidden = states
+    for columns, width in (([[0, spare, spare], [0, 1, 2]], 3), ([[1, 2], [3, spare]], 4)):
+        at = torch.tensor(columns, device=ids.device)
+        places = at.clamp(max=ids.shape[1] - 1)
+        hidden = model.hidden(ids.gather(1, places), places, cache.aim(None, at, width, model.lm.dtype), cache)
+    return torch.stack([hidden[0, 1], hidden[1, 0]]), torch.stack([states[0, 2], states[1, 3]])
 
 
 def _share(got: Tensor, own: Tensor) -> float:

@@ -33,3 +33,8 @@ class PairCache:
         """Copy the first ``width`` columns of rows ``source`` to rows ``target`` in both."""
         self.policy.copy_rows(source, target, width)
         self.value.copy_rows(source, target, width)
+
+    def clear(self) -> None:
+        """Put 0 everywhere in both."""
+        self.policy.clear()
+        self.value.clear()
