@@ -1,5 +1,8 @@
 """Blocks of rows: every row in one block, cut where it pays, and the same numbers as attention over all columns."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,8 @@ from hypothesis import strategies as st
 from textgym_agents import blocks as blocks_module
 from textgym_agents.blocks import attention_in_blocks, split_rows
 from textgym_agents.model import ActorCritic
+
+BLOCKS = [(0, 1, 4), (1, 2, 9)]
 
 
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=64))
@@ -65,3 +70,33 @@ def test_the_models_own_attention_comes_back_after_an_error(letters):
     with pytest.raises(RuntimeError), attention_in_blocks(lm, [(0, 1, 4), (1, 2, 9)]):
         raise RuntimeError
     assert lm.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("shape", ["llama", "mistral"])
+def test_another_thread_that_runs_the_model_meanwhile_has_plain_attention(letters, shape):
+    lm = build_lm(shape, len(letters))
+    ids = torch.randint(len(letters), (2, 9), generator=torch.Generator().manual_seed(0))
+    padded = torch.ones_like(ids)
+    padded[0, :4] = 0
+
+    def run(mask):
+        with torch.no_grad():
+            return lm(input_ids=ids, attention_mask=mask).logits[:, -1]
+
+    def hold():
+        with attention_in_blocks(lm, BLOCKS):
+            begun.set()
+            over.wait()
+
+    begun, over = Event(), Event()
+    expected = [run(None), run(padded)]
+    with ThreadPoolExecutor(2) as others:
+        with attention_in_blocks(lm, BLOCKS):
+            got = [others.submit(run, mask).result() for mask in (None, padded)]
+            others.submit(hold)
+            begun.wait()
+        assert lm.config._attn_implementation != "sdpa"  # the other thread's pass is still under way
+        over.set()
+    assert lm.config._attn_implementation == "sdpa"
+    for one, plain in zip(got, expected, strict=True):
+        assert torch.allclose(one, plain, atol=1e-5)

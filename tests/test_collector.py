@@ -395,3 +395,44 @@ def test_carried_lengths_are_distributed_as_drained_ones_F37(letters):
 def test_staleness_is_not_negative(letters):
     with pytest.raises(ValueError, match="max_staleness is -1; it must be at least 0"):
         carried(letters, max_staleness=-1)
+
+
+def test_an_error_in_a_reward_gives_up_what_was_running_and_no_more_F29(letters):
+    """With carry-over the next collection starts anew, and its figures are right."""
+    calls = []
+
+    def rewards(episodes):
+        calls.append(len(episodes))
+        if len(calls) == 3:
+            raise RuntimeError("judge is down")
+        return [0.0] * len(episodes)
+
+    policy, _ = carried(letters, num_envs=4)
+    envs = textgym.TextGenVectorEnv(
+        4,
+        PromptTask(["a", "bcd"], letters, rewards, max_new_tokens=16),
+        autoreset_mode=AutoresetMode.DISABLED,
+        output="torch",
+    )
+    collector = Collector(envs, policy, carry_over=True)
+    with pytest.raises(RuntimeError, match="judge is down"):
+        collector.collect(40)
+    for _ in range(2):
+        rollout = collector.collect(8)
+        logprobs, values, _ = policy.evaluate(rollout.ids, rollout.prompt_lengths, rollout.agent_mask)
+        assert torch.allclose(logprobs, rollout.logprobs, atol=1e-4)
+        assert torch.allclose(values, rollout.values, atol=1e-4)
+        assert len(rollout) >= 8
+
+
+def test_a_policy_is_told_lengths_by_name_and_may_count_in_float64(letters):
+    class Keyword(Scripted):
+        def act(self, obs, slots, temperature=1.0, *, lengths=None):
+            assert temperature == 1.0
+            assert lengths.tolist() == (torch.as_tensor(obs) >= 0).sum(1).tolist()
+            step = super().act(obs, slots)
+            return Step(step.tokens, step.logprobs.double(), step.values.double())
+
+    rollout = collect(envs_of(letters, 2), Keyword([2, 1, 3], 2), 3)
+    assert rollout.num_tokens.tolist() == [2, 1, 3]
+    assert rollout.logprobs.dtype is torch.float32

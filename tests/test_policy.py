@@ -190,9 +190,44 @@ def test_more_slots_than_the_policy_has_are_named(letters):
         policy.act(observe([[2]] * 3), range(3))
 
 
-def test_weights_that_are_nan_are_told(letters):
+def test_weights_that_are_nan_are_told_and_leave_nothing_behind(letters):
     policy = make(letters)
+    good = {name: value.clone() for name, value in policy.model.state_dict().items()}
     with torch.no_grad():
-        policy.model.lm.transformer.ln_f.weight.fill_(float("nan"))
+        policy.model.lm.transformer.wte.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="logits are not finite"):
-        policy.act(observe([[2]]), [0])
+        policy.act(observe([[2] * 9, [3] * 9]), [0, 1])
+    policy.model.load_state_dict(good)
+    policy.reset_slots([0, 1])
+    texts = {0: [2, 3], 1: [3] * 8}  # the short text's columns hold what the NaN left
+    check(policy, texts, [0, 1], policy.act(observe(list(texts.values())), [0, 1]))
+
+
+def test_rows_that_could_not_be_moved_are_run_anew(letters, monkeypatch):
+    policy = make(letters, num_slots=6)
+    texts = {slot: [2 + slot, 3] for slot in range(6)}
+    policy.act(observe(list(texts.values())), range(6))
+    policy.reset_slots([0, 1, 2])
+    left = {slot: [*texts[slot], 4] for slot in (3, 4, 5)}
+
+    def fail(*args):
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(policy._decoder.cache, "copy_rows", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            policy.act(observe(list(left.values())), [3, 4, 5])
+    check(policy, left, [3, 4, 5], policy.act(observe(list(left.values())), [3, 4, 5]))
+
+
+def test_a_text_longer_than_the_models_context_is_named(letters):
+    policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, 8), 2)
+    with pytest.raises(ValueError, match="slot 1 has 9 tokens but the model was made for 8; make ActorCritic"):
+        policy.act(observe([[2] * 3, [2] * 9]), [0, 1])
+
+
+@pytest.mark.parametrize("slots", [[], [1, 1], [-1], np.array([False, True])])
+def test_slots_that_are_no_slots_are_refused(letters, slots):
+    policy = make(letters)
+    with pytest.raises(ValueError, match="slots are"):
+        policy.act(observe([[2]] * max(1, len(slots)))[: len(slots)], slots)
