@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from textgym_agents import head
 from textgym_agents.presets import preset
-from textgym_agents.train import train
+from textgym_agents.train import Reporter, train
 
 WAYS = {
     "packed (the default)": {},
@@ -29,15 +29,25 @@ WAYS = {
 CHUNK = head.CHUNK_ELEMENTS
 
 
+class Chunks(Reporter):
+    """Sets the head's chunks when learning begins: the warm-up's rounding would make another model of it."""
+
+    def __init__(self, elements: int) -> None:
+        self.elements = elements
+
+    def phase(self, name: str, total: int) -> None:
+        head.CHUNK_ELEMENTS = self.elements if name == "learning" else CHUNK
+
+
 def curve(way: dict, seed: int) -> np.ndarray:
     """Train once, with the settings of the task; give the score of every update's episodes."""
     options = dict(way)
-    head.CHUNK_ELEMENTS = options.pop("chunk", CHUNK)
+    chunks = Chunks(options.pop("chunk", CHUNK))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         config = preset("random_walks", seed=seed, out=out, device="cpu", eval_episodes=70)
         # Fewer slots than episodes, so that texts are unfinished when a collection ends.
-        train(replace(config, num_slots=20, ppo=replace(config.ppo, **options)))
+        train(replace(config, num_slots=20, ppo=replace(config.ppo, **options)), chunks)
         lines = (out / "metrics.jsonl").read_text().splitlines()
     return np.array([float(line.split('"score": ')[1].split(",")[0]) for line in lines])
 
