@@ -5,8 +5,9 @@ import pytest
 import torch
 from agent_kit import build_lm
 from safetensors.torch import load_file
-from textgym_agents import CausalLMPolicy, PPOConfig
-from textgym_agents.train import Reporter, TrainConfig, build_policy, build_task, pick_device, prepare_learning, train
+from textgym_agents import PPO, CausalLMPolicy, PPOConfig
+from textgym_agents import model as model_module
+from textgym_agents.train import Reporter, TrainConfig, _save, build_policy, build_task, pick_device, prepare_learning, train
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from textgym import PromptTask
@@ -276,3 +277,56 @@ def test_how_tokens_are_sampled_and_carried_over_reaches_policy_and_learner(tmp_
     train(config)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all(0 < row["importance_weight"] < 1 for row in rows)  # the kept tokens' share of the whole distribution
+
+
+class FailsLater(NumberDuel):
+    """A task whose rewards raise once ``last`` episodes were rewarded."""
+
+    def __init__(self, last, error):
+        super().__init__()
+        self.left, self.error = last, error
+
+    def rewards(self, episodes):
+        self.left -= len(episodes)
+        if self.left < 0:
+            raise self.error
+        return super().rewards(episodes)
+
+
+def policy_weights(folder):
+    return AutoModelForCausalLM.from_pretrained(folder / "policy").state_dict()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("last", [4 + 8 + 8 + 4, 4 + 8 + 16 + 4], ids=["learning", "evaluating"])
+def test_what_was_learned_survives_whatever_raises_F29(tmp_path, kind, last):
+    """Rehearsed: 4 episodes; evaluated: 8; learned from: 16; evaluated again: 8."""
+    changes = {**SMALL, "warmup_steps": 0, "task": FailsLater(last, kind("the judge is down"))}
+    with pytest.raises(kind, match="the judge is down") as caught:
+        train(TrainConfig(out=tmp_path, **changes))
+    assert any(str(tmp_path) in note for note in caught.value.__notes__)
+    config = TrainConfig(**changes)
+    start = build_policy(config, NumberDuel(), "cpu").model.lm.state_dict()
+    left = policy_weights(tmp_path)
+    assert left.keys() == start.keys()
+    assert any(not torch.equal(left[name], start[name]) for name in left)
+
+
+def test_a_save_that_is_cut_off_leaves_the_policy_that_was_there_F33(tmp_path, monkeypatch):
+    agent = PPO(build_policy(TrainConfig(), NumberDuel(), "cpu"))
+    _save(agent, tmp_path)
+    there = policy_weights(tmp_path)
+    with torch.no_grad():
+        agent.policy.model.lm.transformer.wte.weight.zero_()
+
+    def cut_off(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_module, "save_file", cut_off)  # the last of what is written
+        with pytest.raises(KeyboardInterrupt):
+            _save(agent, tmp_path)
+    assert all(torch.equal(there[name], tensor) for name, tensor in policy_weights(tmp_path).items())
+    _save(agent, tmp_path)
+    assert not policy_weights(tmp_path)["transformer.wte.weight"].any()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["policy", "value_head.safetensors"]

@@ -9,8 +9,10 @@ import copy
 import inspect
 import json
 import os
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +27,7 @@ from textgym import Episode, Release, RewardForm, Task, TextGenVectorEnv, TextTo
 from textgym.probes import play_random
 from textgym.rules import Rules
 from textgym.task import find_task
-from textgym_agents.agent import find_agent, resolve_agent
+from textgym_agents.agent import Agent, find_agent, resolve_agent
 from textgym_agents.evaluate import judge, play
 from textgym_agents.lora import add_lora
 from textgym_agents.model import ActorCritic, load_lm, load_tokenizer, tiny_gpt2
@@ -165,8 +167,11 @@ class Run:
 def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     """Build everything that ``config`` names, learn, and write the run folder.
 
+    What was learned is kept however the run ends: an exception in learning or evaluating, Ctrl-C too, passes once the policy is written.
+
     Raises:
         ValueError: a name or a size does not fit; before the first step.
+        Exception: what learning raised, with a note that names the run folder.
     """
     reporter = reporter or Reporter()
     start = time.perf_counter()
@@ -201,15 +206,17 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     envs.reset(seed=config.seed + process.process_index * config.num_slots)
     budget = config.updates * config.ppo.episodes_per_update
     reporter.phase("learning", budget)
-    with (folder / "metrics.jsonl" if process.is_main_process else folder).open("w", encoding="utf-8") as log:
-        agent.learn(envs, budget, _logger(task, envs, log, reporter))
-    envs.close()
-    # 4) judge, and leave the policy behind
-    played = _play(config, task, agent.policy, device)
-    after = judge(task, played)
+    with _kept(agent, folder, process.is_main_process):
+        with (folder / "metrics.jsonl" if process.is_main_process else folder).open("w", encoding="utf-8") as log:
+            agent.learn(envs, budget, _logger(task, envs, log, reporter))
+        envs.close()
+        # 4) leave the policy behind, and judge it
+        if process.is_main_process:
+            _save(agent, folder)
+        played = _play(config, task, agent.policy, device)
+        after = judge(task, played)
     seconds = time.perf_counter() - start
     if process.is_main_process:
-        agent.save(folder)
         _write_json(folder / "result.json", {"before": before, "after": after, "seconds": seconds})
     return Run(folder, before, after, seconds, played_before[:4], played[:4], policy.model.tokenizer)
 
@@ -312,6 +319,35 @@ def _logger(task: Task, envs: TextGenVectorEnv, log: Any, reporter: Reporter) ->
         reporter.advance(int(row.get("episodes", 0)), row)
 
     return callback
+
+
+@contextmanager
+def _kept(agent: Agent, folder: Path, writes: bool) -> Iterator[None]:
+    """Write the policy into the run folder where learning or evaluating raises, and let the exception pass."""
+    try:
+        yield
+    except BaseException as error:  # Ctrl-C too
+        if writes:
+            try:
+                _save(agent, folder)
+            except Exception as failure:
+                error.add_note(f"the policy could not be written into {folder}: {failure}")
+            else:
+                error.add_note(f"the policy, as far as it had learned, is in {folder}")
+        raise
+
+
+def _save(agent: Agent, folder: Path) -> None:
+    """Let the agent write beside what is there and rename it then, so that a kill leaves no half of a policy."""
+    part = folder / "unfinished"
+    part.mkdir(exist_ok=True)
+    agent.save(part)
+    for item in part.iterdir():
+        target = folder / item.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        item.replace(target)
+    part.rmdir()
 
 
 def _make_folder(config: TrainConfig, task: Task) -> Path:
