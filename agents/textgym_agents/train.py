@@ -167,7 +167,8 @@ class Run:
 def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     """Build everything that ``config`` names, learn, and write the run folder.
 
-    What was learned is kept however the run ends: an exception in learning or evaluating, Ctrl-C too, passes once the policy is written.
+    What was learned is kept however the run ends: where learning or evaluating raises, by Ctrl-C too, the policy is written
+    before the exception passes.
 
     Raises:
         ValueError: a name or a size does not fit; before the first step.
