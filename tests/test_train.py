@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -141,6 +142,8 @@ def test_collect_and_update_run_on_cuda(tmp_path):
         {"updates": 0},
         {"num_slots": 9},
         {"warmup_steps": -1},
+        {"seed": -1},
+        {"reward_workers": -1},
         {"warmup_batch": 0},
         {"warmup_draw": 100},
         {"warmup_draw": 0},
@@ -249,6 +252,26 @@ def test_adapters_learn_with_a_reference_that_needs_no_copy(tmp_path):
         TrainConfig(lora_alpha=4)
     with pytest.raises(ValueError, match="lora_rank is -1"):
         TrainConfig(lora_rank=-1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"lora_targets": ("c_attn", "q_prj")}, "'q_prj'"),
+        ({"lora_targets": ("wte",)}, "'wte'"),
+        ({"lora_alpha": 0.0}, "alpha 0.0"),
+        ({}, "need peft"),
+    ],
+    ids=str,
+)
+def test_adapters_that_cannot_be_made_are_found_before_the_warm_up(tmp_path, monkeypatch, changes, match):
+    if not changes:
+        monkeypatch.setitem(sys.modules, "peft", None)
+    listener = Listener()
+    with pytest.raises(ValueError, match=match):
+        train(TrainConfig(out=tmp_path / "run", lora_rank=2, **changes, **SMALL), listener)
+    assert listener.phases == []
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_in_bfloat16_writes_bfloat16(tmp_path):

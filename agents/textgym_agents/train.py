@@ -29,7 +29,7 @@ from textgym.rules import Rules
 from textgym.task import find_task
 from textgym_agents.agent import Agent, find_agent, resolve_agent
 from textgym_agents.evaluate import judge, play
-from textgym_agents.lora import add_lora
+from textgym_agents.lora import add_lora, check_lora
 from textgym_agents.model import ActorCritic, load_lm, load_tokenizer, tiny_gpt2
 from textgym_agents.policy import CausalLMPolicy
 from textgym_agents.ppo import PPO, PPOConfig
@@ -118,7 +118,7 @@ class TrainConfig:
         for name in ("updates", "num_slots", "eval_episodes", "layers", "width", "heads", "warmup_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("warmup_steps", "lora_rank"):
+        for name in ("warmup_steps", "lora_rank", "seed", "reward_workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if not self.lora_rank and (self.lora_alpha is not None or self.lora_targets):
@@ -185,6 +185,8 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     if make_agent is not PPO and replace(config.ppo, episodes_per_update=PPOConfig.episodes_per_update) != PPOConfig():
         raise ValueError(f"the agent is {config.agent!r}, which does not read the options of PPO; leave them out")
     policy = build_policy(config, task, device, rank=process.process_index)
+    if config.lora_rank:
+        check_lora(policy.model, config.lora_rank, config.lora_alpha, config.lora_targets)
     folder = _make_folder(config, task) if process.is_main_process else Path(os.devnull)
     # 2) warm-up: the form of the task's texts, not yet its goal
     warm_up_policy(config, task, policy, reporter)
