@@ -155,6 +155,15 @@ def test_wrong_sizes_are_refused_at_once(changes):
         TrainConfig(**{**SMALL, **changes})
 
 
+@pytest.mark.parametrize("option", [{"reward_timeout": 5.0}, {"reward_worker_kind": "process"}], ids=str)
+def test_options_of_workers_are_refused_without_workers(option):
+    with pytest.raises(ValueError, match="give reward_workers too"):
+        TrainConfig(**option)
+    TrainConfig(reward_workers=1, **option)
+    with pytest.raises(ValueError, match=r"reward_timeout is 0.0; it must be above 0"):
+        TrainConfig(reward_workers=1, reward_timeout=0.0)
+
+
 def test_an_unknown_agent_is_refused_before_the_first_step(tmp_path):
     listener = Listener()
     with pytest.raises(ValueError, match="there is no agent 'ppoo'"):

@@ -123,6 +123,10 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if not self.lora_rank and (self.lora_alpha is not None or self.lora_targets):
             raise ValueError("lora_alpha and lora_targets are options of adapters; give lora_rank too")
+        if not self.reward_workers and (self.reward_timeout is not None or self.reward_worker_kind != "thread"):
+            raise ValueError("reward_timeout and reward_worker_kind are options of workers; give reward_workers too")
+        if self.reward_timeout is not None and not self.reward_timeout > 0:
+            raise ValueError(f"reward_timeout is {self.reward_timeout}; it must be above 0, or None")
         if self.warmup_draw is not None and (self.warmup_draw < 1 or self.warmup_draw % self.warmup_batch):
             raise ValueError(
                 f"warmup_draw is {self.warmup_draw}; it must be a multiple of warmup_batch, {self.warmup_batch}, or None"
