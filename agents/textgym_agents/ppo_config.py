@@ -110,6 +110,9 @@ class PPOConfig:
         self._check_kl()
 
     def _check_kl(self) -> None:
+        for name in ("kl_in", "kl_estimator"):
+            if not self.kl_coef and getattr(self, name) != getattr(PPOConfig, name):
+                raise ValueError(f"{name} is {getattr(self, name)} but kl_coef is 0, so that there is no KL; give kl_coef too")
         if self.kl_in == "loss" and self.kl_estimator == "k1":
             raise ValueError(
                 "kl_estimator is k1 with kl_in='loss', whose gradient is noise of mean 0; use k2 or k3, or kl_in='reward'"
