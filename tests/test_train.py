@@ -362,3 +362,19 @@ def test_a_save_that_is_cut_off_leaves_the_policy_that_was_there_F33(tmp_path, m
     _save(agent, tmp_path)
     assert not policy_weights(tmp_path)["transformer.wte.weight"].any()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["policy", "value_head.safetensors"]
+
+
+def test_what_a_run_writes_is_json_where_figures_are_not_finite(tmp_path):
+    class Undefined(NumberDuel):
+        def metrics(self, episodes):
+            return {"mean_of_none": float("nan"), "largest_of_none": float("-inf")}
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    train(TrainConfig(out=tmp_path, **SMALL, task=Undefined()))
+    rows = [json.loads(line, parse_constant=refuse) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((tmp_path / "result.json").read_text(), parse_constant=refuse)
+    for figures in (*rows, result["before"], result["after"]):
+        assert figures["mean_of_none"] is figures["largest_of_none"] is None
+        assert figures["tokens"] > 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import math
 import os
 import shutil
 import time
@@ -224,7 +225,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
         after = judge(task, played)
     seconds = time.perf_counter() - start
     if process.is_main_process:
-        _write_json(folder / "result.json", {"before": before, "after": after, "seconds": seconds})
+        _write_json(folder / "result.json", {"before": _finite(before), "after": _finite(after), "seconds": seconds})
     return Run(folder, before, after, seconds, played_before[:4], played[:4], policy.model.tokenizer)
 
 
@@ -321,11 +322,16 @@ def _logger(task: Task, envs: TextGenVectorEnv, log: Any, reporter: Reporter) ->
     def callback(figures: Mapping[str, float]) -> None:
         finished = envs.take_episodes()
         row = {**figures, **(judge(task, finished) if finished else {})}
-        log.write(json.dumps(row) + "\n")
+        log.write(json.dumps(_finite(row), allow_nan=False) + "\n")
         log.flush()
         reporter.advance(int(row.get("episodes", 0)), row)
 
     return callback
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Give None for what is nan or infinite: JSON has no word for it."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in figures.items()}
 
 
 @contextmanager
