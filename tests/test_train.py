@@ -378,3 +378,19 @@ def test_what_a_run_writes_is_json_where_figures_are_not_finite(tmp_path):
     for figures in (*rows, result["before"], result["after"]):
         assert figures["mean_of_none"] is figures["largest_of_none"] is None
         assert figures["tokens"] > 0
+
+
+@pytest.mark.parametrize(("name", "early"), [("tokens", True), ("entropy", False)])
+def test_metrics_with_the_names_of_other_figures_are_refused(tmp_path, name, early):
+    """Those of every run before the warm-up, those of the learner, whose names are not known before, at the first row."""
+
+    class Hides(NumberDuel):
+        def metrics(self, episodes):
+            return {"fine": 0.0, name: 123.0}
+
+    listener = Listener()
+    with pytest.raises(ValueError, match=f"names that other figures of a run have: {name}; rename"):
+        train(TrainConfig(out=tmp_path / "run", **SMALL, task=Hides()), listener)
+    assert bool(listener.phases) == (tmp_path / "run").exists() == (not early)
+    if not early:
+        assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""

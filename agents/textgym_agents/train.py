@@ -29,7 +29,7 @@ from textgym.probes import play_random
 from textgym.rules import Rules
 from textgym.task import find_task
 from textgym_agents.agent import Agent, find_agent, resolve_agent
-from textgym_agents.evaluate import judge, play
+from textgym_agents.evaluate import JUDGED, judge, play, refuse_clash
 from textgym_agents.lora import add_lora, check_lora
 from textgym_agents.model import ActorCritic, load_lm, load_tokenizer, tiny_gpt2
 from textgym_agents.policy import CausalLMPolicy
@@ -246,11 +246,11 @@ def build_task(config: TrainConfig) -> Task:
 
 
 def rehearse(task: Task) -> None:
-    """Reward a few random texts, so that a task that cannot is found before the warm-up and not after it."""
+    """Reward and judge a few random texts, so that a task that cannot is found before the warm-up and not after it."""
     rules = Rules(task)
     played = [sampled.episode for sampled in play_random(rules, 4, seed=0)]
     try:
-        rules.release(played, [0] * len(played))
+        judge(task, list(zip(played, rules.release(played, [0] * len(played)), strict=True)))
     except Exception as error:
         error.add_note("textgym check tells more about a task")
         raise
@@ -321,7 +321,9 @@ def _play(config: TrainConfig, task: Task, policy: Any, device: str) -> list[tup
 def _logger(task: Task, envs: TextGenVectorEnv, log: Any, reporter: Reporter) -> Any:
     def callback(figures: Mapping[str, float]) -> None:
         finished = envs.take_episodes()
-        row = {**figures, **(judge(task, finished) if finished else {})}
+        judged = judge(task, finished) if finished else {}
+        refuse_clash(judged.keys() - JUDGED, figures)  # what is JUDGED, learners may report too, of the same episodes
+        row = {**figures, **judged}
         log.write(json.dumps(_finite(row), allow_nan=False) + "\n")
         log.flush()
         reporter.advance(int(row.get("episodes", 0)), row)
