@@ -397,6 +397,17 @@ def test_unfinished_episodes_are_carried_over_and_weighted(letters):
     assert all(math.isfinite(figures["policy_loss"]) for figures in seen)
 
 
+def test_the_figure_episodes_counts_what_was_learned_from(letters, monkeypatch):
+    agent, envs = prepare(letters, config={"carry_over": True})
+    collected, collect_one = [], ppo_module.Collector.collect
+    monkeypatch.setattr(ppo_module.Collector, "collect", lambda *args: collected.append(collect_one(*args)) or collected[-1])
+    seen = []
+    agent.learn(envs, 80, seen.append)
+    assert len(seen) == 10
+    assert any(len(rollout) != 8 for rollout in collected)
+    assert [figures["episodes"] for figures in seen] == np.cumsum([len(rollout) for rollout in collected]).tolist()
+
+
 def test_tokens_sampled_from_top_k_are_learned_as_those_of_the_whole_distribution(letters):
     agent, envs = prepare(letters, config={"epochs": 1, "minibatch_episodes": 8})
     agent.policy = CausalLMPolicy(agent.policy.model, 4, top_k=3)

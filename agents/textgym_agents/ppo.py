@@ -83,19 +83,22 @@ class PPO:
         Args:
             envs: a textgym vector environment, as ``collect`` wants it.
             budget: episodes.
-            callback: called after each update with its figures.
+            callback: called after each update with its figures, of which ``episodes`` is how many were learned from so far: not
+                quite what the budget says, where episodes are carried over or dropped.
         """
         _check_streams(envs, self.config.gae_lambda)
         updates = budget // self.config.episodes_per_update
         if updates == 0:
             raise ValueError(f"budget is {budget} episodes, less than one update of {self.config.episodes_per_update}")
+        learned = 0
         for update in range(updates):
             if self.config.anneal:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.config.learning_rate * (1 - update / updates)
             figures = self.update(envs)
+            learned += int(figures["episodes"])
             if callback is not None:
-                callback({"update": update + 1, "episodes": (update + 1) * self.config.episodes_per_update, **figures})
+                callback({"update": update + 1, **figures, "episodes": learned})
 
     def update(self, envs: gym.vector.VectorEnv[Any, Any, Any]) -> dict[str, float]:
         """Play one collection and learn from it. Returns the update's figures."""
