@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from agent_kit import CONTEXT, build_lm
 from gymnasium.vector import AutoresetMode
 from safetensors.torch import load_file
@@ -414,6 +415,30 @@ def test_tokens_sampled_from_top_k_are_learned_as_those_of_the_whole_distributio
     figures = agent.update(envs)
     assert figures["approx_kl"] == pytest.approx(0, abs=1e-6)
     assert 0 < figures["importance_weight"] < 1  # each was sampled with a higher probability than the whole one gives it
+
+
+def test_accelerates_environment_changes_nothing_that_is_learned(letters, monkeypatch):
+    ends = []
+    for environment in ({}, {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_MIXED_PRECISION": "bf16"}):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        AcceleratorState._reset_state()  # else it stays as it was made first
+        agent, envs = prepare(letters)
+        assert agent.accelerator.gradient_accumulation_steps == 1
+        assert agent.accelerator.mixed_precision == "no"
+        agent.update(envs)
+        ends.append(weights(agent))
+    assert torch.equal(*ends)
+
+
+def test_the_horizon_of_the_kl_is_held_against_the_episodes_of_all_processes(letters, monkeypatch):
+    options = {"kl_coef": 0.1, "kl_target": 6.0, "kl_horizon": 3.0}
+    prepare(letters, config=options)  # 8 episodes: above 1.6
+    monkeypatch.setattr(ppo_module.Accelerator, "num_processes", 2)
+    with pytest.raises(
+        ValueError, match=r"kl_horizon is 3\.0; it must be above a fifth of the 16 episodes that the 2 processes"
+    ):
+        prepare(letters, config=options)
 
 
 def test_two_processes_take_the_step_that_one_takes_on_all_their_episodes_F31(tmp_path):

@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor
 
 from textgym.ledger import Ledger
@@ -45,7 +46,8 @@ class PPO:
     Args:
         policy: the policy to improve; the reference is a frozen copy of its model as it is now.
         config: see ``PPOConfig``.
-        accelerator: default: ``accelerate``'s own choice for the policy's device; ``accelerate launch`` scales out.
+        accelerator: default: ``accelerate``'s own choice for the policy's device, but its environment switches on neither mixed
+            precision (``config.precision`` does) nor accumulation of gradients; ``accelerate launch`` scales out.
         seed: of the order of minibatches.
     """
 
@@ -59,7 +61,13 @@ class PPO:
     ) -> None:
         self.policy = policy
         self.config = config or PPOConfig()
-        self.accelerator = accelerator or Accelerator(cpu=policy.device.type == "cpu")
+        self.accelerator = accelerator or _accelerator(cpu=policy.device.type == "cpu")
+        together = self.config.episodes_per_update * self.accelerator.num_processes
+        if self.config.kl_target is not None and not self.config.kl_horizon > 0.2 * together:
+            raise ValueError(
+                f"kl_horizon is {self.config.kl_horizon}; it must be above a fifth of the {together} episodes that the "
+                f"{self.accelerator.num_processes} processes collect per update"
+            )
         self.kl_coef = self.config.kl_coef
         self.reward_scale = RewardScale()
         self.reference = policy.model.frozen_reference() if self.config.kl_coef else None
@@ -282,6 +290,11 @@ class PPO:
         reduced = self.accelerator.reduce(tensor, how)
         assert isinstance(reduced, Tensor)
         return reduced
+
+
+def _accelerator(cpu: bool) -> Accelerator:
+    # Said here, since both would be read off the environment: precision and passes are the config's.
+    return Accelerator(cpu=cpu, mixed_precision="no", gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
 
 
 def _check_streams(envs: gym.vector.VectorEnv[Any, Any, Any], gae_lambda: float) -> None:
