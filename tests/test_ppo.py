@@ -417,6 +417,26 @@ def test_tokens_sampled_from_top_k_are_learned_as_those_of_the_whole_distributio
     assert 0 < figures["importance_weight"] < 1  # each was sampled with a higher probability than the whole one gives it
 
 
+@pytest.mark.parametrize("separate", [True, False])
+def test_the_value_loss_shrinks_the_policys_step_only_where_both_share_a_trunk(letters, separate):
+    """One step of plain gradient descent, with the value loss weighted 1 and 1000 times: is the language model's the same?"""
+    steps = []
+    for value_coef in (1.0, 1000.0):
+        value_lm = build_lm("gpt2", len(letters), seed=1) if separate else None
+        policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT, value_lm), 4)
+        config = PPOConfig(**SMALL | {"epochs": 1, "minibatch_episodes": 8, "value_coef": value_coef, "max_grad_norm": 0.01})
+        agent, envs = PPO(policy, config), prepare(letters)[1]
+        agent.optimizer = agent.accelerator.prepare(torch.optim.SGD(policy.model.parameters(), lr=1.0))
+        before = [p.detach().clone() for p in policy.model.lm.parameters()]
+        head = policy.model.value_head.weight.detach().clone()
+        agent.update(envs)
+        moved = [p.detach() - then for p, then in zip(policy.model.lm.parameters(), before, strict=True)]
+        assert not torch.equal(policy.model.value_head.weight, head)
+        steps.append(float(sum(step.square().sum() for step in moved) ** 0.5))
+    assert steps[0] > 1e-3
+    assert (steps[1] == pytest.approx(steps[0], rel=1e-3)) is separate
+
+
 def test_accelerates_environment_changes_nothing_that_is_learned(letters, monkeypatch):
     ends = []
     for environment in ({}, {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_MIXED_PRECISION": "bf16"}):

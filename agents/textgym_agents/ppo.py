@@ -18,7 +18,7 @@ import gymnasium as gym
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
-from torch import Tensor
+from torch import Tensor, nn
 
 from textgym.ledger import Ledger
 from textgym.rules import Rules
@@ -183,13 +183,22 @@ class PPO:
                     )
                 self.accelerator.backward(loss)
             figures = {name: figures.get(name, 0.0) + value for name, value in terms.items()}
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        if norm is not None and not torch.isfinite(norm):
-            raise FloatingPointError(
-                f"the gradient's norm is {float(norm)} on episodes {rollout.episode_id[episodes].tolist()}; no weight changed"
-            )
+        for parameters in self._clipped_together():
+            norm = self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm)
+            if norm is not None and not torch.isfinite(norm):
+                raise FloatingPointError(
+                    f"the gradient's norm is {float(norm)} on episodes {rollout.episode_id[episodes].tolist()}; no weight was "
+                    "changed by it"
+                )
         self.optimizer.step()
         return figures
+
+    def _clipped_together(self) -> list[list[nn.Parameter]]:
+        """Give the parameters whose gradients are clipped by one norm: all, or those of the policy and of the values apart."""
+        model = self.policy.model
+        if model.value_lm is None:
+            return [list(self.model.parameters())]
+        return [list(model.lm.parameters()), [*model.value_lm.parameters(), *model.value_head.parameters()]]
 
     def _loss(self, rollout: Rollout, part: MicroBatch, targets: Targets, count: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Give the loss of one pass and its terms, as shares of the minibatch's."""

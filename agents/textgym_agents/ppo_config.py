@@ -57,7 +57,7 @@ class PPOConfig:
     target_kl: float | None = None
     """Stop the epochs of an update once the policy has moved this far from the one that it started as; None: never."""
     max_grad_norm: float = 1.0
-    """Clip the gradient's norm."""
+    """Clip the gradient's norm; a separate value model's apart from the language model's."""
     scale_rewards: bool = False
     """Divide rewards by the running root mean square of the returns of streams; booked in the ledger as "scale"."""
     whiten_advantages: bool = True
