@@ -44,7 +44,8 @@ class PPO:
     """Proximal policy optimisation of a causal language model, with returns that stay inside their streams.
 
     Args:
-        policy: the policy to improve; the reference is a frozen copy of its model as it is now.
+        policy: the policy to improve; the reference is a frozen copy of its model as it is now, or, with adapters, the model
+            without them.
         config: see ``PPOConfig``.
         accelerator: default: ``accelerate``'s own choice for the policy's device, but its environment switches on neither mixed
             precision (``config.precision`` does) nor accumulation of gradients; ``accelerate launch`` scales out.

@@ -68,13 +68,14 @@ class TrainConfig:
     attention: Literal["auto", "sdpa", "eager"] = "auto"
     """How a named model computes attention; "auto" takes what transformers takes for it."""
     value_model: Literal["shared", "separate"] = "shared"
-    """"shared" reads values off the language model's states, "separate" off those of a copy of it that learns only values."""
+    """"shared" reads values off the language model's states, "separate" off those of a second model that learns only values: a
+    copy of the language model as the warm-up leaves it, which costs its memory and its passes too."""
     lora_rank: int = 0
     """Rank of adapters (LoRA) that learn in place of the weights, after the warm-up; 0: the weights learn."""
     lora_alpha: float | None = None
     """Adapters are scaled by lora_alpha / lora_rank; None: twice the rank."""
     lora_targets: tuple[str, ...] = ()
-    """Ends of the names of the linear layers that get adapters; empty: all but the head."""
+    """Ends of the names of the linear layers that get adapters, the head not among them; empty: all of those."""
     rewards: Literal["tokens", "scalar"] = "tokens"
     """"tokens" releases the task's rewards per token, "scalar" only their sum, on the last token."""
     streams: bool = True
