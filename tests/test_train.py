@@ -201,6 +201,9 @@ def test_a_run_folder_is_never_written_twice(tmp_path):
     train(TrainConfig(out=tmp_path, **SMALL))
     with pytest.raises(ValueError, match="holds a run already"):
         train(TrainConfig(out=tmp_path, **SMALL))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match="holds a run already"):  # its policy would be replaced
+        train(TrainConfig(out=tmp_path, **SMALL))
 
 
 def test_options_that_the_agent_does_not_read_are_refused(tmp_path):

@@ -370,7 +370,7 @@ def _make_folder(config: TrainConfig, task: Task) -> Path:
     name = config.task if isinstance(config.task, str) else type(task).__name__
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = config.out or Path("runs") / f"{name.replace('/', '-').replace(':', '-')}-{stamp}"
-    if (folder / "config.json").exists():
+    if any((folder / name).exists() for name in ("config.json", "policy", "value", "value_head.safetensors")):
         raise ValueError(f"{folder} holds a run already; name another folder, or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", asdict(config))
