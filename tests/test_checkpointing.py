@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 from agent_kit import CONTEXT, build_lm
-from textgym_agents import ActorCritic
+from textgym_agents import ActorCritic, checkpointing
 from textgym_agents.checkpointing import checkpoint_layers
 
 
@@ -31,6 +31,30 @@ def test_the_gradient_is_the_same_and_less_is_kept(letters, shape):
     assert torch.equal(found[0][0], found[1][0])
     assert found[1][1] < 0.7 * found[0][1]
     assert all(torch.equal(a, b) for a, b in zip(found[0][2], found[1][2], strict=True))
+
+
+def test_a_copy_of_a_checkpointed_model_stays_as_it_is_while_the_model_learns(letters):
+    model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
+    checkpoint_layers(model)
+    reference = model.frozen_reference()
+    inputs = torch.arange(2, 12)[None], torch.tensor([2]), torch.ones(1, 8, dtype=torch.bool)
+    before, _, _ = reference(*inputs)
+    with torch.no_grad():
+        for parameter in model.lm.parameters():
+            parameter.mul_(0.5)
+    assert torch.equal(reference(*inputs)[0], before)
+    assert not torch.allclose(model(*inputs)[0], before)
+
+
+def test_checkpointing_twice_is_checkpointing_once(letters, monkeypatch):
+    model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
+    calls = []
+    run = checkpointing.checkpoint
+    monkeypatch.setattr(checkpointing, "checkpoint", lambda *args, **kwargs: calls.append(1) or run(*args, **kwargs))
+    for _ in range(2):
+        checkpoint_layers(model)
+    model(torch.arange(2, 12)[None], torch.tensor([2]), torch.ones(1, 8, dtype=torch.bool))[0].sum().backward()
+    assert len(calls) == 2  # once for each of two layers
 
 
 def test_a_model_without_such_layers_is_refused():

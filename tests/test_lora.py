@@ -110,6 +110,23 @@ def test_alpha_scales_what_adapters_add(letters):
     assert torch.allclose(2 * added[0], added[1], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("family", "target", "reason"),
+    [
+        ("llama", "lm_head", "lm_head .Linear. is, or may share its weights with, the embeddings"),
+        ("qwen2", "lm_head", "lm_head .Linear. is, or may share its weights with, the embeddings"),
+        ("llama", "embed_tokens", "embed_tokens .Embedding. is, or may share its weights with, the embeddings"),
+        ("gpt2", "wpe", "wpe .Embedding. is, or may share its weights with, the embeddings"),
+        ("llama", "mlp", "LlamaMLP. is not linear"),
+        ("llama", "nowhere", "no layer of LlamaForCausalLM is called so"),
+    ],
+)
+def test_targets_that_cannot_be_saved_are_refused_with_what_is_allowed(letters, family, target, reason):
+    inner = {"gpt2": "c_attn"}.get(family, "q_proj")
+    with pytest.raises(ValueError, match=rf"{reason}.*{inner}"):
+        build(letters, family, targets=[inner, target])
+
+
 def test_mistakes_are_named(letters, monkeypatch):
     model = ActorCritic(build_lm("llama", len(letters)), letters, CONTEXT)
     with pytest.raises(ValueError, match="rank is 0"):

@@ -249,3 +249,6 @@ def test_explained_variance():
     assert explained_variance(row(1, 2, 3), row(1, 2, 3), ALL) == 1
     assert explained_variance(row(0, 0, 0), row(1, 2, 3), ALL) == 0
     assert math.isnan(explained_variance(row(1, 2, 3), row(1, 1, 1), ALL))
+    nearly = torch.tensor([[0.3, 0.3 + 3e-8, 0.3]])  # two float32 neighbours
+    assert nearly.unique().numel() == 2
+    assert math.isnan(explained_variance(torch.zeros(1, 3), nearly, ALL))

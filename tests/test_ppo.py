@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from agent_kit import CONTEXT, build_lm
 from gymnasium.vector import AutoresetMode
 from safetensors.torch import load_file
@@ -397,12 +398,67 @@ def test_unfinished_episodes_are_carried_over_and_weighted(letters):
     assert all(math.isfinite(figures["policy_loss"]) for figures in seen)
 
 
+def test_the_figure_episodes_counts_what_was_learned_from(letters, monkeypatch):
+    agent, envs = prepare(letters, config={"carry_over": True})
+    collected, collect_one = [], ppo_module.Collector.collect
+    monkeypatch.setattr(ppo_module.Collector, "collect", lambda *args: collected.append(collect_one(*args)) or collected[-1])
+    seen = []
+    agent.learn(envs, 80, seen.append)
+    assert len(seen) == 10
+    assert any(len(rollout) != 8 for rollout in collected)
+    assert [figures["episodes"] for figures in seen] == np.cumsum([len(rollout) for rollout in collected]).tolist()
+
+
 def test_tokens_sampled_from_top_k_are_learned_as_those_of_the_whole_distribution(letters):
     agent, envs = prepare(letters, config={"epochs": 1, "minibatch_episodes": 8})
     agent.policy = CausalLMPolicy(agent.policy.model, 4, top_k=3)
     figures = agent.update(envs)
     assert figures["approx_kl"] == pytest.approx(0, abs=1e-6)
     assert 0 < figures["importance_weight"] < 1  # each was sampled with a higher probability than the whole one gives it
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_the_value_loss_shrinks_the_policys_step_only_where_both_share_a_trunk(letters, separate):
+    """One step of plain gradient descent, with the value loss weighted 1 and 1000 times: is the language model's the same?"""
+    steps = []
+    for value_coef in (1.0, 1000.0):
+        value_lm = build_lm("gpt2", len(letters), seed=1) if separate else None
+        policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT, value_lm), 4)
+        config = PPOConfig(**SMALL | {"epochs": 1, "minibatch_episodes": 8, "value_coef": value_coef, "max_grad_norm": 0.01})
+        agent, envs = PPO(policy, config), prepare(letters)[1]
+        agent.optimizer = agent.accelerator.prepare(torch.optim.SGD(policy.model.parameters(), lr=1.0))
+        before = [p.detach().clone() for p in policy.model.lm.parameters()]
+        head = policy.model.value_head.weight.detach().clone()
+        agent.update(envs)
+        moved = [p.detach() - then for p, then in zip(policy.model.lm.parameters(), before, strict=True)]
+        assert not torch.equal(policy.model.value_head.weight, head)
+        steps.append(float(sum(step.square().sum() for step in moved) ** 0.5))
+    assert steps[0] > 1e-3
+    assert (steps[1] == pytest.approx(steps[0], rel=1e-3)) is separate
+
+
+def test_accelerates_environment_changes_nothing_that_is_learned(letters, monkeypatch):
+    ends = []
+    for environment in ({}, {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_MIXED_PRECISION": "bf16"}):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        AcceleratorState._reset_state()  # else it stays as it was made first
+        agent, envs = prepare(letters)
+        assert agent.accelerator.gradient_accumulation_steps == 1
+        assert agent.accelerator.mixed_precision == "no"
+        agent.update(envs)
+        ends.append(weights(agent))
+    assert torch.equal(*ends)
+
+
+def test_the_horizon_of_the_kl_is_held_against_the_episodes_of_all_processes(letters, monkeypatch):
+    options = {"kl_coef": 0.1, "kl_target": 6.0, "kl_horizon": 3.0}
+    prepare(letters, config=options)  # 8 episodes: above 1.6
+    monkeypatch.setattr(ppo_module.Accelerator, "num_processes", 2)
+    with pytest.raises(
+        ValueError, match=r"kl_horizon is 3\.0; it must be above a fifth of the 16 episodes that the 2 processes"
+    ):
+        prepare(letters, config=options)
 
 
 def test_two_processes_take_the_step_that_one_takes_on_all_their_episodes_F31(tmp_path):

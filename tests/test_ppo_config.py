@@ -18,6 +18,8 @@ from textgym_agents import PPOConfig
         {"kl_estimator": "k4"},
         {"kl_in": "loss", "kl_coef": 0.1},
         {"kl_target": 6.0},
+        {"kl_in": "loss", "kl_estimator": "k2"},
+        {"kl_estimator": "k3"},
         {"kl_target": 0.0, "kl_coef": 0.1},
         {"kl_horizon": 51.2, "kl_target": 6.0, "kl_coef": 0.1},
         {"target_kl": 0.0},

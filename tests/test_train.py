@@ -1,12 +1,14 @@
 import json
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from agent_kit import build_lm
 from safetensors.torch import load_file
-from textgym_agents import CausalLMPolicy, PPOConfig
-from textgym_agents.train import Reporter, TrainConfig, build_policy, build_task, pick_device, prepare_learning, train
+from textgym_agents import PPO, CausalLMPolicy, PPOConfig
+from textgym_agents import model as model_module
+from textgym_agents.train import Reporter, TrainConfig, _save, build_policy, build_task, pick_device, prepare_learning, train
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from textgym import PromptTask
@@ -140,6 +142,8 @@ def test_collect_and_update_run_on_cuda(tmp_path):
         {"updates": 0},
         {"num_slots": 9},
         {"warmup_steps": -1},
+        {"seed": -1},
+        {"reward_workers": -1},
         {"warmup_batch": 0},
         {"warmup_draw": 100},
         {"warmup_draw": 0},
@@ -149,6 +153,15 @@ def test_collect_and_update_run_on_cuda(tmp_path):
 def test_wrong_sizes_are_refused_at_once(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         TrainConfig(**{**SMALL, **changes})
+
+
+@pytest.mark.parametrize("option", [{"reward_timeout": 5.0}, {"reward_worker_kind": "process"}], ids=str)
+def test_options_of_workers_are_refused_without_workers(option):
+    with pytest.raises(ValueError, match="give reward_workers too"):
+        TrainConfig(**option)
+    TrainConfig(reward_workers=1, **option)
+    with pytest.raises(ValueError, match=r"reward_timeout is 0.0; it must be above 0"):
+        TrainConfig(reward_workers=1, reward_timeout=0.0)
 
 
 def test_an_unknown_agent_is_refused_before_the_first_step(tmp_path):
@@ -187,6 +200,9 @@ def test_a_model_without_its_tokenizer_or_that_is_not_there_is_refused(byte_bpe,
 def test_a_run_folder_is_never_written_twice(tmp_path):
     train(TrainConfig(out=tmp_path, **SMALL))
     with pytest.raises(ValueError, match="holds a run already"):
+        train(TrainConfig(out=tmp_path, **SMALL))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match="holds a run already"):  # its policy would be replaced
         train(TrainConfig(out=tmp_path, **SMALL))
 
 
@@ -250,6 +266,26 @@ def test_adapters_learn_with_a_reference_that_needs_no_copy(tmp_path):
         TrainConfig(lora_rank=-1)
 
 
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"lora_targets": ("c_attn", "q_prj")}, "'q_prj'"),
+        ({"lora_targets": ("wte",)}, "'wte'"),
+        ({"lora_alpha": 0.0}, "alpha 0.0"),
+        ({}, "need peft"),
+    ],
+    ids=str,
+)
+def test_adapters_that_cannot_be_made_are_found_before_the_warm_up(tmp_path, monkeypatch, changes, match):
+    if not changes:
+        monkeypatch.setitem(sys.modules, "peft", None)
+    listener = Listener()
+    with pytest.raises(ValueError, match=match):
+        train(TrainConfig(out=tmp_path / "run", lora_rank=2, **changes, **SMALL), listener)
+    assert listener.phases == []
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_in_bfloat16_writes_bfloat16(tmp_path):
     train(TrainConfig(out=tmp_path, dtype="bfloat16", **SMALL))
     weights = load_file(tmp_path / "policy" / "model.safetensors")
@@ -276,3 +312,88 @@ def test_how_tokens_are_sampled_and_carried_over_reaches_policy_and_learner(tmp_
     train(config)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all(0 < row["importance_weight"] < 1 for row in rows)  # the kept tokens' share of the whole distribution
+
+
+class FailsLater(NumberDuel):
+    """A task whose rewards raise once ``last`` episodes were rewarded."""
+
+    def __init__(self, last, error):
+        super().__init__()
+        self.left, self.error = last, error
+
+    def rewards(self, episodes):
+        self.left -= len(episodes)
+        if self.left < 0:
+            raise self.error
+        return super().rewards(episodes)
+
+
+def policy_weights(folder):
+    return AutoModelForCausalLM.from_pretrained(folder / "policy").state_dict()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("last", [4 + 8 + 8 + 4, 4 + 8 + 16 + 4], ids=["learning", "evaluating"])
+def test_what_was_learned_survives_whatever_raises_F29(tmp_path, kind, last):
+    """Rehearsed: 4 episodes; evaluated: 8; learned from: 16; evaluated again: 8."""
+    changes = {**SMALL, "warmup_steps": 0, "task": FailsLater(last, kind("the judge is down"))}
+    with pytest.raises(kind, match="the judge is down") as caught:
+        train(TrainConfig(out=tmp_path, **changes))
+    assert any(str(tmp_path) in note for note in caught.value.__notes__)
+    config = TrainConfig(**changes)
+    start = build_policy(config, NumberDuel(), "cpu").model.lm.state_dict()
+    left = policy_weights(tmp_path)
+    assert left.keys() == start.keys()
+    assert any(not torch.equal(left[name], start[name]) for name in left)
+
+
+def test_a_save_that_is_cut_off_leaves_the_policy_that_was_there_F33(tmp_path, monkeypatch):
+    agent = PPO(build_policy(TrainConfig(), NumberDuel(), "cpu"))
+    _save(agent, tmp_path)
+    there = policy_weights(tmp_path)
+    with torch.no_grad():
+        agent.policy.model.lm.transformer.wte.weight.zero_()
+
+    def cut_off(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_module, "save_file", cut_off)  # the last of what is written
+        with pytest.raises(KeyboardInterrupt):
+            _save(agent, tmp_path)
+    assert all(torch.equal(there[name], tensor) for name, tensor in policy_weights(tmp_path).items())
+    _save(agent, tmp_path)
+    assert not policy_weights(tmp_path)["transformer.wte.weight"].any()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["policy", "value_head.safetensors"]
+
+
+def test_what_a_run_writes_is_json_where_figures_are_not_finite(tmp_path):
+    class Undefined(NumberDuel):
+        def metrics(self, episodes):
+            return {"mean_of_none": float("nan"), "largest_of_none": float("-inf")}
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    train(TrainConfig(out=tmp_path, **SMALL, task=Undefined()))
+    rows = [json.loads(line, parse_constant=refuse) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((tmp_path / "result.json").read_text(), parse_constant=refuse)
+    for figures in (*rows, result["before"], result["after"]):
+        assert figures["mean_of_none"] is figures["largest_of_none"] is None
+        assert figures["tokens"] > 0
+
+
+@pytest.mark.parametrize(("name", "early"), [("tokens", True), ("entropy", False)])
+def test_metrics_with_the_names_of_other_figures_are_refused(tmp_path, name, early):
+    """Those of every run before the warm-up, those of the learner, whose names are not known before, at the first row."""
+
+    class Hides(NumberDuel):
+        def metrics(self, episodes):
+            return {"fine": 0.0, name: 123.0}
+
+    listener = Listener()
+    with pytest.raises(ValueError, match=f"names that other figures of a run have: {name}; rename"):
+        train(TrainConfig(out=tmp_path / "run", **SMALL, task=Hides()), listener)
+    assert bool(listener.phases) == (tmp_path / "run").exists() == (not early)
+    if not early:
+        assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""

@@ -6,7 +6,8 @@ and the policy that learns would be another one than the policy that sampled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 def checkpoint_layers(model: nn.Module) -> None:
     """Let every layer of a Hugging Face model keep only its input, and run again in the backward pass.
 
-    Passes without gradients, such as sampling, run as before. Copy a model before, not after: copies would run its layers.
+    Passes without gradients, such as sampling, run as before. A deep copy is independent; a second call changes nothing.
 
     Raises:
         ValueError: the model has no layer of the kind that transformers itself would checkpoint.
@@ -30,13 +31,11 @@ def checkpoint_layers(model: nn.Module) -> None:
             "microbatch_tokens"
         )
     for layer in layers:
-        layer.forward = _checkpointed(layer.forward)
+        layer.forward = MethodType(_checkpointed, layer)  # a bound method: a deep copy binds it to the copied layer
 
 
-def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if torch.is_grad_enabled():
-            return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
-        return forward(*args, **kwargs)
-
-    return run
+def _checkpointed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    forward = partial(type(layer).forward, layer)
+    if torch.is_grad_enabled():
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+    return forward(*args, **kwargs)

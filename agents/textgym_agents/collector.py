@@ -41,9 +41,9 @@ class Collector:
         envs: a textgym vector environment with ``autoreset_mode=AutoresetMode.DISABLED`` (its slots are refilled in
             groups), ``reset`` at least once; numpy or torch output.
         policy: drives the slots.
-        carry_over: carry episodes that are unfinished when a collection ends over into the next one, so that slots are never
-            idle; their tokens were then sampled by several versions of the policy (``Rollout.policy_version``). Nobody else
-            may step or reset the environment between two collections.
+        carry_over: carry episodes that are unfinished when a collection ends over into the next one, so that slots wait only
+            for texts that would grow too old; their tokens were then sampled by several versions of the policy
+            (``Rollout.policy_version``). Nobody else may step or reset the environment between two collections.
         max_staleness: with ``carry_over``, how many versions old a token may be when it is learned from; episodes that
             would exceed it are waited for. 0 waits for all.
 

@@ -12,9 +12,10 @@ from textgym_agents.rollout import Rollout
 
 
 def summary(rollout: Rollout) -> dict[str, float]:
-    """Give means over the episodes, and over the agent's tokens: how old they were when they were learned from."""
+    """Count the episodes; give means over them, and over the agent's tokens: how old they were when they were learned from."""
     ages = (rollout.version - rollout.policy_version)[rollout.agent_mask]
     figures = {
+        "episodes": len(rollout),
         "return": float(rollout.token_rewards.sum(1).mean()),
         "success": float(rollout.is_success.float().mean()),
         "tokens": float(rollout.num_tokens.float().mean()),

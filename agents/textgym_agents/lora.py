@@ -30,16 +30,10 @@ def add_lora(model: Any, rank: int, alpha: float | None = None, targets: Sequenc
         seed: of the weights A.
 
     Raises:
-        ValueError: peft is not installed, a number is out of range, no layer has such a name, or there are adapters already.
+        ValueError: as ``check_lora``.
     """
-    if rank < 1 or (alpha is not None and alpha <= 0):
-        raise ValueError(f"LoRA's rank is {rank} and its alpha {alpha}; rank must be at least 1 and alpha above 0")
-    if has_adapters(model.lm):
-        raise ValueError("the model has adapters already; a model takes one set of them")
-    try:
-        peft = importlib.import_module("peft")
-    except ModuleNotFoundError as error:
-        raise ValueError("adapters need peft, which is not installed: pip install 'textgym[lora]'") from error
+    check_lora(model, rank, alpha, targets)
+    peft = importlib.import_module("peft")
     for number, lm in enumerate(lm for lm in (model.lm, model.value_lm) if lm is not None):
         config = peft.LoraConfig(
             r=rank,
@@ -53,6 +47,48 @@ def add_lora(model: Any, rank: int, alpha: float | None = None, targets: Sequenc
             torch.manual_seed(seed + number)
             peft.inject_adapter_in_model(config, lm)
         lm.eval()
+
+
+def check_lora(model: Any, rank: int, alpha: float | None = None, targets: Sequence[str] = ()) -> None:
+    """Check that ``add_lora`` can do what it is asked to, before anything is changed.
+
+    Raises:
+        ValueError: peft is not installed, a number is out of range, there are adapters already, or a target names no layer, or
+            one that is no linear layer below the head.
+    """
+    if rank < 1 or (alpha is not None and not alpha > 0):
+        raise ValueError(f"LoRA's rank is {rank} and its alpha {alpha}; rank must be at least 1 and alpha above 0")
+    if has_adapters(model.lm):
+        raise ValueError("the model has adapters already; a model takes one set of them")
+    try:
+        importlib.import_module("peft")
+    except ModuleNotFoundError as error:
+        raise ValueError("adapters need peft, which is not installed: pip install 'textgym[lora]'") from error
+    for lm in (model.lm, model.value_lm):
+        if lm is not None:
+            _check_targets(lm, targets)
+
+
+def _check_targets(lm: Any, targets: Sequence[str]) -> None:
+    head, tables = lm.get_output_embeddings(), [m.weight for m in lm.modules() if isinstance(m, nn.Embedding)]
+    allowed = {}
+    for name, module in lm.named_modules():
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head and not any(module.weight is t for t in tables):
+            allowed[name] = module
+    ends = ", ".join(sorted({name.rpartition(".")[2] for name in allowed}))
+    for target in targets:
+        found = {name: m for name, m in lm.named_modules() if name == target or name.endswith(f".{target}")}
+        if not found:
+            raise ValueError(f"lora_targets has {target!r}, but no layer of {type(lm).__name__} is called so; there are {ends}")
+        for name in found.keys() - allowed.keys():
+            reason = "is not linear"
+            if found[name] is head or isinstance(found[name], nn.Embedding):
+                reason = (
+                    "is, or may share its weights with, the embeddings, so that adapters cannot be merged into a saved model"
+                )
+            raise ValueError(
+                f"lora_targets has {target!r}, but {name} ({type(found[name]).__name__}) {reason}; allowed are {ends}"
+            )
 
 
 def has_adapters(lm: nn.Module) -> bool:

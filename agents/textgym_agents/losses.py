@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from textgym_agents.normalise import ROUNDING
+
 
 def masked_mean(x: Tensor, mask: Tensor, count: float | Tensor | None = None) -> Tensor:
     """Mean of ``x`` where ``mask``: sum(x * mask) / count.
@@ -165,9 +167,9 @@ def value_loss(
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns) over ``mask``; nan where the returns are constant."""
+    """1 - Var(returns - values) / Var(returns) over ``mask``; nan where the returns are constant up to rounding."""
     kept_values, kept_returns = values[mask].double(), returns[mask].double()
     variance = kept_returns.var(unbiased=False)
-    if variance == 0:
+    if not variance > ROUNDING**2 * kept_returns.square().mean():
         return float("nan")
     return float(1 - (kept_returns - kept_values).var(unbiased=False) / variance)

@@ -74,7 +74,8 @@ def minibatches(episodes: int, size: int, epochs: int, count: int, generator: to
 
     Args:
         episodes: E, what this process collected.
-        size: episodes of a minibatch, at most.
+        size: episodes of a minibatch, where the process holds ``count`` of them; with fewer or more (it dropped some, or others
+            were carried over) minibatches are smaller or larger.
         epochs: passes over the collection.
         count: episodes that every process set out to collect: the number of minibatches follows from it alone, so that
             processes that dropped some take as many steps as the others.

@@ -17,7 +17,8 @@ from typing import Any
 import gymnasium as gym
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from accelerate.utils import GradientAccumulationPlugin
+from torch import Tensor, nn
 
 from textgym.ledger import Ledger
 from textgym.rules import Rules
@@ -43,9 +44,11 @@ class PPO:
     """Proximal policy optimisation of a causal language model, with returns that stay inside their streams.
 
     Args:
-        policy: the policy to improve; the reference is a frozen copy of its model as it is now.
+        policy: the policy to improve; the reference is a frozen copy of its model as it is now, or, with adapters, the model
+            without them.
         config: see ``PPOConfig``.
-        accelerator: default: ``accelerate``'s own choice for the policy's device; ``accelerate launch`` scales out.
+        accelerator: default: ``accelerate``'s own choice for the policy's device, but its environment switches on neither mixed
+            precision (``config.precision`` does) nor accumulation of gradients; ``accelerate launch`` scales out.
         seed: of the order of minibatches.
     """
 
@@ -59,7 +62,13 @@ class PPO:
     ) -> None:
         self.policy = policy
         self.config = config or PPOConfig()
-        self.accelerator = accelerator or Accelerator(cpu=policy.device.type == "cpu")
+        self.accelerator = accelerator or _accelerator(cpu=policy.device.type == "cpu")
+        together = self.config.episodes_per_update * self.accelerator.num_processes
+        if self.config.kl_target is not None and not self.config.kl_horizon > 0.2 * together:
+            raise ValueError(
+                f"kl_horizon is {self.config.kl_horizon}; it must be above a fifth of the {together} episodes that the "
+                f"{self.accelerator.num_processes} processes collect per update"
+            )
         self.kl_coef = self.config.kl_coef
         self.reward_scale = RewardScale()
         self.reference = policy.model.frozen_reference() if self.config.kl_coef else None
@@ -83,19 +92,22 @@ class PPO:
         Args:
             envs: a textgym vector environment, as ``collect`` wants it.
             budget: episodes.
-            callback: called after each update with its figures.
+            callback: called after each update with its figures, of which ``episodes`` is how many were learned from so far: not
+                quite what the budget says, where episodes are carried over or dropped.
         """
         _check_streams(envs, self.config.gae_lambda)
         updates = budget // self.config.episodes_per_update
         if updates == 0:
             raise ValueError(f"budget is {budget} episodes, less than one update of {self.config.episodes_per_update}")
+        learned = 0
         for update in range(updates):
             if self.config.anneal:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.config.learning_rate * (1 - update / updates)
             figures = self.update(envs)
+            learned += int(figures["episodes"])
             if callback is not None:
-                callback({"update": update + 1, "episodes": (update + 1) * self.config.episodes_per_update, **figures})
+                callback({"update": update + 1, **figures, "episodes": learned})
 
     def update(self, envs: gym.vector.VectorEnv[Any, Any, Any]) -> dict[str, float]:
         """Play one collection and learn from it. Returns the update's figures."""
@@ -172,13 +184,22 @@ class PPO:
                     )
                 self.accelerator.backward(loss)
             figures = {name: figures.get(name, 0.0) + value for name, value in terms.items()}
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        if norm is not None and not torch.isfinite(norm):
-            raise FloatingPointError(
-                f"the gradient's norm is {float(norm)} on episodes {rollout.episode_id[episodes].tolist()}; no weight changed"
-            )
+        for parameters in self._clipped_together():
+            norm = self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm)
+            if norm is not None and not torch.isfinite(norm):
+                raise FloatingPointError(
+                    f"the gradient's norm is {float(norm)} on episodes {rollout.episode_id[episodes].tolist()}; no weight was "
+                    "changed by it"
+                )
         self.optimizer.step()
         return figures
+
+    def _clipped_together(self) -> list[list[nn.Parameter]]:
+        """Give the parameters whose gradients are clipped by one norm: all, or those of the policy and of the values apart."""
+        model = self.policy.model
+        if model.value_lm is None:
+            return [list(self.model.parameters())]
+        return [list(model.lm.parameters()), [*model.value_lm.parameters(), *model.value_head.parameters()]]
 
     def _loss(self, rollout: Rollout, part: MicroBatch, targets: Targets, count: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Give the loss of one pass and its terms, as shares of the minibatch's."""
@@ -279,6 +300,11 @@ class PPO:
         reduced = self.accelerator.reduce(tensor, how)
         assert isinstance(reduced, Tensor)
         return reduced
+
+
+def _accelerator(cpu: bool) -> Accelerator:
+    # Said here, since both would be read off the environment: precision and passes are the config's.
+    return Accelerator(cpu=cpu, mixed_precision="no", gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
 
 
 def _check_streams(envs: gym.vector.VectorEnv[Any, Any, Any], gae_lambda: float) -> None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import math
 import os
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,9 +28,9 @@ from textgym import Episode, Release, RewardForm, Task, TextGenVectorEnv, TextTo
 from textgym.probes import play_random
 from textgym.rules import Rules
 from textgym.task import find_task
-from textgym_agents.agent import find_agent, resolve_agent
-from textgym_agents.evaluate import judge, play
-from textgym_agents.lora import add_lora
+from textgym_agents.agent import Agent, find_agent, resolve_agent
+from textgym_agents.evaluate import JUDGED, judge, play, refuse_clash
+from textgym_agents.lora import add_lora, check_lora
 from textgym_agents.model import ActorCritic, load_lm, load_tokenizer, tiny_gpt2
 from textgym_agents.policy import CausalLMPolicy
 from textgym_agents.ppo import PPO, PPOConfig
@@ -65,13 +68,14 @@ class TrainConfig:
     attention: Literal["auto", "sdpa", "eager"] = "auto"
     """How a named model computes attention; "auto" takes what transformers takes for it."""
     value_model: Literal["shared", "separate"] = "shared"
-    """"shared" reads values off the language model's states, "separate" off those of a copy of it that learns only values."""
+    """"shared" reads values off the language model's states, "separate" off those of a second model that learns only values: a
+    copy of the language model as the warm-up leaves it, which costs its memory and its passes too."""
     lora_rank: int = 0
     """Rank of adapters (LoRA) that learn in place of the weights, after the warm-up; 0: the weights learn."""
     lora_alpha: float | None = None
     """Adapters are scaled by lora_alpha / lora_rank; None: twice the rank."""
     lora_targets: tuple[str, ...] = ()
-    """Ends of the names of the linear layers that get adapters; empty: all but the head."""
+    """Ends of the names of the linear layers that get adapters, the head not among them; empty: all of those."""
     rewards: Literal["tokens", "scalar"] = "tokens"
     """"tokens" releases the task's rewards per token, "scalar" only their sum, on the last token."""
     streams: bool = True
@@ -116,11 +120,15 @@ class TrainConfig:
         for name in ("updates", "num_slots", "eval_episodes", "layers", "width", "heads", "warmup_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("warmup_steps", "lora_rank"):
+        for name in ("warmup_steps", "lora_rank", "seed", "reward_workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if not self.lora_rank and (self.lora_alpha is not None or self.lora_targets):
             raise ValueError("lora_alpha and lora_targets are options of adapters; give lora_rank too")
+        if not self.reward_workers and (self.reward_timeout is not None or self.reward_worker_kind != "thread"):
+            raise ValueError("reward_timeout and reward_worker_kind are options of workers; give reward_workers too")
+        if self.reward_timeout is not None and not self.reward_timeout > 0:
+            raise ValueError(f"reward_timeout is {self.reward_timeout}; it must be above 0, or None")
         if self.warmup_draw is not None and (self.warmup_draw < 1 or self.warmup_draw % self.warmup_batch):
             raise ValueError(
                 f"warmup_draw is {self.warmup_draw}; it must be a multiple of warmup_batch, {self.warmup_batch}, or None"
@@ -165,8 +173,12 @@ class Run:
 def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     """Build everything that ``config`` names, learn, and write the run folder.
 
+    What was learned is kept however the run ends: where learning or evaluating raises, by Ctrl-C too, the policy is written
+    before the exception passes.
+
     Raises:
         ValueError: a name or a size does not fit; before the first step.
+        Exception: what learning raised, with a note that names the run folder.
     """
     reporter = reporter or Reporter()
     start = time.perf_counter()
@@ -179,6 +191,8 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     if make_agent is not PPO and replace(config.ppo, episodes_per_update=PPOConfig.episodes_per_update) != PPOConfig():
         raise ValueError(f"the agent is {config.agent!r}, which does not read the options of PPO; leave them out")
     policy = build_policy(config, task, device, rank=process.process_index)
+    if config.lora_rank:
+        check_lora(policy.model, config.lora_rank, config.lora_alpha, config.lora_targets)
     folder = _make_folder(config, task) if process.is_main_process else Path(os.devnull)
     # 2) warm-up: the form of the task's texts, not yet its goal
     warm_up_policy(config, task, policy, reporter)
@@ -201,16 +215,18 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     envs.reset(seed=config.seed + process.process_index * config.num_slots)
     budget = config.updates * config.ppo.episodes_per_update
     reporter.phase("learning", budget)
-    with (folder / "metrics.jsonl" if process.is_main_process else folder).open("w", encoding="utf-8") as log:
-        agent.learn(envs, budget, _logger(task, envs, log, reporter))
-    envs.close()
-    # 4) judge, and leave the policy behind
-    played = _play(config, task, agent.policy, device)
-    after = judge(task, played)
+    with _kept(agent, folder, process.is_main_process):
+        with (folder / "metrics.jsonl" if process.is_main_process else folder).open("w", encoding="utf-8") as log:
+            agent.learn(envs, budget, _logger(task, envs, log, reporter))
+        envs.close()
+        # 4) leave the policy behind, and judge it
+        if process.is_main_process:
+            _save(agent, folder)
+        played = _play(config, task, agent.policy, device)
+        after = judge(task, played)
     seconds = time.perf_counter() - start
     if process.is_main_process:
-        agent.save(folder)
-        _write_json(folder / "result.json", {"before": before, "after": after, "seconds": seconds})
+        _write_json(folder / "result.json", {"before": _finite(before), "after": _finite(after), "seconds": seconds})
     return Run(folder, before, after, seconds, played_before[:4], played[:4], policy.model.tokenizer)
 
 
@@ -231,11 +247,11 @@ def build_task(config: TrainConfig) -> Task:
 
 
 def rehearse(task: Task) -> None:
-    """Reward a few random texts, so that a task that cannot is found before the warm-up and not after it."""
+    """Reward and judge a few random texts, so that a task that cannot is found before the warm-up and not after it."""
     rules = Rules(task)
     played = [sampled.episode for sampled in play_random(rules, 4, seed=0)]
     try:
-        rules.release(played, [0] * len(played))
+        judge(task, list(zip(played, rules.release(played, [0] * len(played)), strict=True)))
     except Exception as error:
         error.add_note("textgym check tells more about a task")
         raise
@@ -306,19 +322,55 @@ def _play(config: TrainConfig, task: Task, policy: Any, device: str) -> list[tup
 def _logger(task: Task, envs: TextGenVectorEnv, log: Any, reporter: Reporter) -> Any:
     def callback(figures: Mapping[str, float]) -> None:
         finished = envs.take_episodes()
-        row = {**figures, **(judge(task, finished) if finished else {})}
-        log.write(json.dumps(row) + "\n")
+        judged = judge(task, finished) if finished else {}
+        refuse_clash(judged.keys() - JUDGED, figures)  # what is JUDGED, learners may report too, of the same episodes
+        row = {**figures, **judged}
+        log.write(json.dumps(_finite(row), allow_nan=False) + "\n")
         log.flush()
         reporter.advance(int(row.get("episodes", 0)), row)
 
     return callback
 
 
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Give None for what is nan or infinite: JSON has no word for it."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in figures.items()}
+
+
+@contextmanager
+def _kept(agent: Agent, folder: Path, writes: bool) -> Iterator[None]:
+    """Write the policy into the run folder where learning or evaluating raises, and let the exception pass."""
+    try:
+        yield
+    except BaseException as error:  # Ctrl-C too
+        if writes:
+            try:
+                _save(agent, folder)
+            except Exception as failure:
+                error.add_note(f"the policy could not be written into {folder}: {failure}")
+            else:
+                error.add_note(f"the policy, as far as it had learned, is in {folder}")
+        raise
+
+
+def _save(agent: Agent, folder: Path) -> None:
+    """Let the agent write beside what is there and rename it then, so that a kill leaves no half of a policy."""
+    part = folder / "unfinished"
+    part.mkdir(exist_ok=True)
+    agent.save(part)
+    for item in part.iterdir():
+        target = folder / item.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        item.replace(target)
+    part.rmdir()
+
+
 def _make_folder(config: TrainConfig, task: Task) -> Path:
     name = config.task if isinstance(config.task, str) else type(task).__name__
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = config.out or Path("runs") / f"{name.replace('/', '-').replace(':', '-')}-{stamp}"
-    if (folder / "config.json").exists():
+    if any((folder / name).exists() for name in ("config.json", "policy", "value", "value_head.safetensors")):
         raise ValueError(f"{folder} holds a run already; name another folder, or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", asdict(config))
