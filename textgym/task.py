@@ -19,12 +19,12 @@ from gymnasium.envs.registration import EnvSpec
 
 from textgym.episode import Episode, Prompt
 from textgym.parts import combine
+from textgym.prompts import PromptLike, as_prompt, read_prompts
 from textgym.rewards import Reward, RewardFn, StreamsFn
 from textgym.tasks import DEFAULT_TASK, TASKS
 from textgym.tokenizer import TextTokenizer
 
 Demonstration: TypeAlias = tuple[Prompt, str | Sequence[str]]
-Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 @runtime_checkable
@@ -111,13 +111,17 @@ class PromptTask(Task):
     environment's ``spec`` can then be written as JSON.
 
     Args:
-        prompts: texts, lists of messages (see ``TextTokenizer.chat``) or ``Prompt`` objects; each reset draws one.
+        prompts: a list, a ``datasets.Dataset`` or the name of a ``.jsonl`` or ``.parquet`` file; its rows are texts, lists of
+            messages or of token ids, ``Prompt`` objects, or dicts of one of these (``"prompt"``) and metadata; see
+            ``textgym.prompts``. Each reset draws one.
         tokenizer: see ``TextTokenizer``.
         reward_fn: ``(episodes) -> one reward per episode``; see ``textgym.rewards``. A Mapping of names to such functions
             makes each a criterion.
         streams_fn: ``(episodes) -> int (T,) per episode``; default: one stream, or what the spans say.
         max_new_tokens: length limit of what the agent writes.
         max_prompt_tokens: room for the prompt; default: the longest of ``prompts``.
+        add_bos: put begin-of-text before prompts that are texts and do not begin with it, as models like Llama's expect. Ids
+            and conversations stay as they are; nothing is ever put between prompt and response.
         stop: strings that end the episode.
         reply_fn: ``(episode) -> text or None`` at the end of each of the agent's turns; see ``Task.reply``.
         turn_stop: strings that end a turn.
@@ -136,13 +140,14 @@ class PromptTask(Task):
 
     def __init__(
         self,
-        prompts: Sequence[str | Prompt | Messages],
+        prompts: Sequence[PromptLike] | str | Any,
         tokenizer: Any,
         reward_fn: RewardFn | Mapping[str, RewardFn] | str,
         streams_fn: StreamsFn | str | None = None,
         *,
         max_new_tokens: int = 64,
         max_prompt_tokens: int | None = None,
+        add_bos: bool = False,
         stop: Sequence[str] = (),
         reply_fn: Callable[[Episode], str | None] | str | None = None,
         turn_stop: Sequence[str] = (),
@@ -153,7 +158,7 @@ class PromptTask(Task):
         causal_streams: bool = True,
         success_fn: Callable[[Episode], bool] | str | None = None,
         score_fn: Callable[[Sequence[Episode]], float] | str | None = None,
-        demonstrations: Sequence[tuple[str | Prompt | Messages, str | Sequence[str]]] = (),
+        demonstrations: Sequence[tuple[PromptLike, str | Sequence[str]]] = (),
     ) -> None:
         functions = {"streams_fn": streams_fn, "reply_fn": reply_fn, "success_fn": success_fn, "score_fn": score_fn}
         functions = {name: _named(function) for name, function in functions.items() if function is not None}
@@ -165,10 +170,8 @@ class PromptTask(Task):
         tokenizer = _named(tokenizer)
         if callable(tokenizer) and not hasattr(tokenizer, "encode"):
             tokenizer = tokenizer()
-        if isinstance(prompts, str) or len(prompts) == 0:
-            raise ValueError(f"prompts is {prompts!r}; give a list with at least one text or Prompt")
         self.tokenizer = TextTokenizer(tokenizer)
-        self.prompts = [encode_prompt(prompt, self.tokenizer) for prompt in prompts]
+        self.prompts = [encode_prompt(prompt, self.tokenizer, add_bos) for prompt in read_prompts(prompts)]
         longest = max(len(_ids(prompt)) for prompt in self.prompts)
         self.max_prompt_tokens = longest if max_prompt_tokens is None else max_prompt_tokens
         for number, prompt in enumerate(self.prompts):
@@ -185,7 +188,7 @@ class PromptTask(Task):
         self.causal_streams = causal_streams
         self._reward_fn = functions["reward_fn"]
         self._streams_fn, self._success_fn, self._score_fn = map(functions.get, ("streams_fn", "success_fn", "score_fn"))
-        self._demonstrations = [(encode_prompt(prompt, self.tokenizer), text) for prompt, text in demonstrations]
+        self._demonstrations = [(encode_prompt(prompt, self.tokenizer, add_bos), text) for prompt, text in demonstrations]
 
     def sample(self, rng: np.random.Generator) -> Prompt:
         """Draw one of the prompts."""
@@ -322,23 +325,20 @@ def _is_ours(spec: EnvSpec) -> bool:
     return str(spec.entry_point).startswith("textgym.")
 
 
-def encode_prompt(prompt: Prompt | str | Messages, tokenizer: TextTokenizer) -> Prompt:
+def encode_prompt(prompt: Prompt | PromptLike, tokenizer: TextTokenizer, add_bos: bool = False) -> Prompt:
     """Return a prompt with its ``ids`` set (int64): as given, or encoded from its text without special tokens.
 
     A list of messages is written by the tokenizer's chat template; text and ids are then exactly the template's.
 
+    Args:
+        prompt: what ``textgym.prompts.as_prompt`` takes.
+        tokenizer: encodes texts.
+        add_bos: put begin-of-text before the ids of a text that do not begin with it.
+
     Raises:
         ValueError: an id is not of the tokenizer's, or the prompt is none.
     """
-    if isinstance(prompt, list | tuple) and prompt and all(isinstance(message, Mapping) for message in prompt):
-        prompt = Prompt(*tokenizer.chat(prompt))
-    elif isinstance(prompt, str):
-        prompt = Prompt(prompt)
-    if not isinstance(prompt, Prompt):
-        raise ValueError(
-            f"a prompt is {prompt!r}, a {type(prompt).__name__}; give a Prompt, a text, or a list of messages "
-            '{"role": ..., "content": ...}'
-        )
+    prompt = as_prompt(prompt, tokenizer)
     if prompt.ids is not None:
         ids = np.asarray(prompt.ids)
         fits = ids.ndim == 1 and len(ids) > 0 and ids.dtype.kind in "iu" and ids.min() >= 0 and ids.max() < tokenizer.vocab_size
@@ -353,6 +353,8 @@ def encode_prompt(prompt: Prompt | str | Messages, tokenizer: TextTokenizer) -> 
         ids = tokenizer.encode(prompt.text)
         if len(ids) == 0:
             raise ValueError(f"prompt {prompt.text!r} encodes to no token; a model cannot predict from nothing")
+        if add_bos and ids[0] != tokenizer.bos_token_id:
+            ids = np.concatenate([[tokenizer.bos_token_id], ids])
     return Prompt(prompt.text, ids, prompt.metadata, prompt.group_id)
 
 
