@@ -120,8 +120,6 @@ class PromptTask(Task):
         streams_fn: ``(episodes) -> int (T,) per episode``; default: one stream, or what the spans say.
         max_new_tokens: length limit of what the agent writes.
         max_prompt_tokens: room for the prompt; default: the longest of ``prompts``.
-        add_bos: put begin-of-text before prompts that are texts and do not begin with it, as models like Llama's expect. Ids
-            and conversations stay as they are; nothing is ever put between prompt and response.
         stop: strings that end the episode.
         reply_fn: ``(episode) -> text or None`` at the end of each of the agent's turns; see ``Task.reply``.
         turn_stop: strings that end a turn.
@@ -147,7 +145,6 @@ class PromptTask(Task):
         *,
         max_new_tokens: int = 64,
         max_prompt_tokens: int | None = None,
-        add_bos: bool = False,
         stop: Sequence[str] = (),
         reply_fn: Callable[[Episode], str | None] | str | None = None,
         turn_stop: Sequence[str] = (),
@@ -171,7 +168,7 @@ class PromptTask(Task):
         if callable(tokenizer) and not hasattr(tokenizer, "encode"):
             tokenizer = tokenizer()
         self.tokenizer = TextTokenizer(tokenizer)
-        self.prompts = [encode_prompt(prompt, self.tokenizer, add_bos) for prompt in read_prompts(prompts)]
+        self.prompts = [encode_prompt(prompt, self.tokenizer) for prompt in read_prompts(prompts)]
         longest = max(len(_ids(prompt)) for prompt in self.prompts)
         self.max_prompt_tokens = longest if max_prompt_tokens is None else max_prompt_tokens
         for number, prompt in enumerate(self.prompts):
@@ -188,7 +185,7 @@ class PromptTask(Task):
         self.causal_streams = causal_streams
         self._reward_fn = functions["reward_fn"]
         self._streams_fn, self._success_fn, self._score_fn = map(functions.get, ("streams_fn", "success_fn", "score_fn"))
-        self._demonstrations = [(encode_prompt(prompt, self.tokenizer, add_bos), text) for prompt, text in demonstrations]
+        self._demonstrations = [(encode_prompt(prompt, self.tokenizer), text) for prompt, text in demonstrations]
 
     def sample(self, rng: np.random.Generator) -> Prompt:
         """Draw one of the prompts."""
@@ -325,15 +322,15 @@ def _is_ours(spec: EnvSpec) -> bool:
     return str(spec.entry_point).startswith("textgym.")
 
 
-def encode_prompt(prompt: Prompt | PromptLike, tokenizer: TextTokenizer, add_bos: bool = False) -> Prompt:
+def encode_prompt(prompt: PromptLike, tokenizer: TextTokenizer) -> Prompt:
     """Return a prompt with its ``ids`` set (int64): as given, or encoded from its text without special tokens.
 
-    A list of messages is written by the tokenizer's chat template; text and ids are then exactly the template's.
+    Begin-of-text comes before a text where ``tokenizer.add_bos`` says so and the text does not begin with it. A list of
+    messages is written by the tokenizer's chat template; text and ids are then exactly the template's.
 
     Args:
         prompt: what ``textgym.prompts.as_prompt`` takes.
         tokenizer: encodes texts.
-        add_bos: put begin-of-text before the ids of a text that do not begin with it.
 
     Raises:
         ValueError: an id is not of the tokenizer's, or the prompt is none.
@@ -353,7 +350,7 @@ def encode_prompt(prompt: Prompt | PromptLike, tokenizer: TextTokenizer, add_bos
         ids = tokenizer.encode(prompt.text)
         if len(ids) == 0:
             raise ValueError(f"prompt {prompt.text!r} encodes to no token; a model cannot predict from nothing")
-        if add_bos and ids[0] != tokenizer.bos_token_id:
+        if tokenizer.add_bos and ids[0] != tokenizer.bos_token_id:
             ids = np.concatenate([[tokenizer.bos_token_id], ids])
     return Prompt(prompt.text, ids, prompt.metadata, prompt.group_id)
 
