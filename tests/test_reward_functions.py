@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 import textgym
 from textgym import Episode, Prompt, TextTokenizer, resolve
@@ -205,6 +205,17 @@ def test_dense_scores_without_a_sampled_token_are_refused(letters, merging):
     count = len(merging.encode("hello"))
     with pytest.raises(ValueError, match="no sampled token of the agent stands for it"):
         trlx_rewards(lambda **kwargs: [[0.0] * (count - 1) + [1.0]], merging, dense=True)([replied])
+
+
+def test_a_dense_list_of_a_tokenizer_that_rewrites_text_is_refused():
+    backend = textgym.symbol_tokenizer([*"ABab"]).backend
+    backend.normalizer = normalizers.Lowercase()
+    tokenizer = TextTokenizer(backend, eos_token_id=1)
+    episode = episode_of(tokenizer, [2, 3, 1])  # "AB", which encodes to "ab"
+    (laid,) = trlx_rewards(lambda **kwargs: [[0.0, 0.0, 2.0]], tokenizer, dense=True)([episode])
+    assert laid.tolist() == [0.0, 0.0, 2.0]  # end-of-text is end-of-text
+    with pytest.raises(ValueError, match=r"episode 5 has 1.0 on token 1 .*'b', and no sampled token"):
+        trlx_rewards(lambda **kwargs: [[0.0, 1.0, 0.0]], tokenizer, dense=True)([episode])
 
 
 def test_a_list_is_no_single_score(letters):
