@@ -310,7 +310,9 @@ class DecodeFloor:
         for columns in self.columns:
             uniforms = torch.rand(len(columns), generator=self.generator)
             width = int(columns.max()) + 1
-            self.tokens = self.decoder._one_each(self.tokens, torch.from_numpy(columns), uniforms, width).tokens
+            with self.decoder._small(len(columns)):
+                states = self.decoder._one_each(self.tokens, torch.from_numpy(columns), width)
+                self.tokens = self.decoder.sample(states, uniforms).tokens
         return self.columns.size, time.perf_counter() - start
 
     def close(self) -> None:
