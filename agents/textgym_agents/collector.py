@@ -227,16 +227,16 @@ class _Tape:
         Returns:
             ids, logprobs, values, versions of each.
         """
-        rows = torch.from_numpy(slots).to(self.device)
+        tables = self.logprobs, self.values, self.versions
+        texts = torch.as_tensor(obs)
+        played = []
         for slot, count in zip(slots.tolist(), counts, strict=True):
             self.versions[slot, self._signed[slot] : count] = version
+            played.append((texts[slot].clamp(min=0), *(table[slot].clone() for table in tables)))
+            for table in tables:
+                table[slot] = 0  # tokens of the environment are skipped over, and must not hold an earlier episode's
         self._signed[slots] = 0
-        tables = self.logprobs, self.values, self.versions
-        ids = torch.as_tensor(obs)[rows].clamp(min=0)
-        copies = [table[rows] for table in tables]
-        for table in tables:
-            table[rows] = 0  # tokens of the environment are skipped over, and must not hold an earlier episode's
-        return list(zip(ids, *copies, strict=True))
+        return played
 
 
 def _check(envs: gym.vector.VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:

@@ -64,7 +64,9 @@ class SlotRows:
         region = np.sort(kind)  # the class of length that belongs at each row
         stays = (row >= 0) & (row < len(every))
         stays[stays] = region[row[stays]] == kind[stays]
-        free = np.setdiff1d(np.arange(len(every)), row[stays])
+        taken = np.zeros(len(every), dtype=np.bool_)
+        taken[row[stays]] = True
+        free = np.flatnonzero(~taken)
         rest = np.flatnonzero(~stays)
         rest = rest[np.argsort(kind[rest], kind="stable")]
         moved = row[rest] >= 0
