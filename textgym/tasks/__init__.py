@@ -9,6 +9,7 @@ TASKS: dict[str, str] = {
     "number_duel": "textgym.tasks.number_duel:NumberDuel",
     "random_walks": "textgym.tasks.random_walks:RandomWalks",
     "reasoning_gym": "textgym.tasks.reasoning_gym:ReasoningGym",
+    "sentiment": "textgym.tasks.sentiment:Sentiment",
     "three_sentences": "textgym.tasks.three_sentences:ThreeSentences",
 }
 """Short name -> "module:Name". Each has an environment id of its own, ``textgym/<Name>-v0``."""
