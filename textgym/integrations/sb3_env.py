@@ -50,7 +50,7 @@ class TextGenVecEnv(VecEnv):
                 "it has reward workers: rewards would come after the ends of their texts, where SB3 does not look for them; "
                 "make it with reward_workers=0"
             )
-        self.envs = envs
+        self.envs: Any = envs
         self.native = native
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
         self._actions: Any = None
@@ -60,8 +60,9 @@ class TextGenVecEnv(VecEnv):
         """Seed slot i with ``seed + i // group_size`` at the next reset, as the native environment does."""
         if seed is None:
             return super().seed(None)
-        self._seeds = [seed + slot // self.native.group_size for slot in range(self.num_envs)]
-        return self._seeds
+        seeds: list[int | None] = [seed + slot // self.native.group_size for slot in range(self.num_envs)]
+        self._seeds = seeds
+        return seeds
 
     def reset(self) -> Any:
         """Start a text in every slot. Returns observations (N, ...).
