@@ -1,3 +1,7 @@
+import re
+import runpy
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import textgym
 from textgym import Task, symbol_tokenizer
 from textgym.integrations.sb3 import TextGenVecEnv, TokenRewardBuffer, TokenRewards
 
+ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = symbol_tokenizer([*"abcdefghijklmnopqrstuvwxyz"])
 
 
@@ -239,3 +244,19 @@ def test_an_end_without_a_release_is_an_error():
     model = make(PPO, DummyVecEnv([lambda: Silent(textgym.TextGenEnv(LongTexts()))] * 3))
     with pytest.raises(ValueError, match="ended without a release"):
         model.learn(600, callback=TokenRewards())
+
+
+def test_the_snippets_of_the_page_run_in_their_order(tmp_path):
+    page = (ROOT / "docs" / "SB3.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(snippets) >= 3
+    (tmp_path / "page.py").write_text("\n".join(snippets), encoding="utf-8")
+    assert runpy.run_path(str(tmp_path / "page.py"))["tokens"].shape == (8,)
+
+
+@pytest.mark.parametrize("name", ["sb3_ppo", "sb3_a2c"])
+@pytest.mark.parametrize("rewards", ["tokens", "sum"])
+def test_the_examples_give_curves(name, rewards):
+    points = runpy.run_path(str(ROOT / "examples" / f"{name}.py"))["learn"](rewards, 4096, 0)
+    assert [tokens for tokens, _ in points] == [2048, 4096]
+    assert all(0 < score < 1 for _, score in points)
