@@ -96,7 +96,7 @@ def save_learning(
     numbers: Mapping[str, Any],
     reference: nn.Module | None = None,
 ) -> None:
-    """Write the state of learning: ``model``, ``optimizer``, ``generators`` and perhaps ``reference`` as safetensors, ``numbers``.
+    """Write the state of learning: weights, moments and generators as safetensors, numbers as JSON.
 
     Args:
         folder: is there.

@@ -35,8 +35,8 @@ def check_agent(agent: Any) -> None:
     missing += [f"{member}()" for member in ("learn", "save", "load") if not callable(getattr(agent, member, print))]
     if missing:
         raise TypeError(
-            f"{name_of(agent)} is not an agent: it lacks {', '.join(missing)}; an agent has policy, learn(envs, budget, callback), "
-            "save(folder) and load(folder)"
+            f"{name_of(agent)} is not an agent: it lacks {', '.join(missing)}; an agent has policy, learn(envs, budget, "
+            "callback), save(folder) and load(folder)"
         )
     try:
         inspect.signature(agent.learn).bind(None, 1, None)

@@ -192,8 +192,8 @@ def check_resumable(agent: Any, num_processes: int) -> None:
     if missing and not (callable(agent) and not isinstance(agent, type)):
         raise ValueError(
             f"the agent {name_of(agent)} has no {' and no '.join(missing)}, so its runs cannot be resumed: leave "
-            "checkpoint_every at 0 (the policy is still saved at the end, or where something raises), or give it save_state(folder) and "
-            "load_state(folder)"
+            "checkpoint_every at 0 (the policy is still saved at the end, or where something raises), or give it "
+            "save_state(folder) and load_state(folder)"
         )
 
 
