@@ -132,8 +132,8 @@ class ILQL:
         self.policy = CausalLMPolicy(self.model, policy.num_slots, seed=seed, **sampling)
         self.replay = Replay(self.config.capacity, seed)
         modules = [self.model.lm, self.model.value_head, self.model.heads]
-        rates = {"learning_rate": self.config.learning_rate, "max_grad_norm": self.config.max_grad_norm}
-        self.learner = Learner(self.policy, modules=modules, **rates)
+        rate, norm = self.config.learning_rate, self.config.max_grad_norm
+        self.learner = Learner(self.policy, learning_rate=rate, max_grad_norm=norm, modules=modules)
 
     def learn(
         self,

@@ -141,8 +141,10 @@ class RLOO:
             reference = passes.evaluate(self.reference, rollout, config.minibatch_episodes)[0]
 
         def loss(logprobs: Tensor, cut: Cut, count: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            mask, clip = cut(rollout.agent_mask), {"clip_low": config.clip_coef, "clip_high": config.clip_coef}
-            policy = ppo_policy_loss(logprobs, cut(rollout.logprobs), cut(advantages), mask, **clip, count=count)
+            mask, clip = cut(rollout.agent_mask), config.clip_coef
+            policy = ppo_policy_loss(
+                logprobs, cut(rollout.logprobs), cut(advantages), mask, clip_low=clip, clip_high=clip, count=count
+            )
             terms = {"approx_kl": policy.approx_kl, "clip_fraction": policy.clip_fraction}
             if reference is None:
                 return policy.loss, terms

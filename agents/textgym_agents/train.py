@@ -22,7 +22,7 @@ from gymnasium.vector import AutoresetMode
 from textgym import Episode, Release, RewardForm, Task, TextGenVectorEnv, TextTokenizer, resolve_task
 from textgym.probes import play_random
 from textgym.rules import Rules
-from textgym.task import find_task
+from textgym.task import check_arguments, find_task
 from textgym_agents.agent import find_agent, resolve_agent
 from textgym_agents.agent_config import options as options_of
 from textgym_agents.evaluate import judge, play
@@ -111,7 +111,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     budget = config.updates * config.ppo.episodes_per_update
     reporter.phase("learning", budget)
     metered = Metered(envs, budget, name_of(agent))
-    with kept(agent, folder, policy), Diary(folder, task, envs, agent, before, config, reporter.advance) as diary:
+    with Diary(folder, task, envs, agent, before, config, reporter.advance) as diary, kept(agent, folder, policy):
         agent.learn(metered, budget, diary)
         diary.check_learned(metered.ended)
         check_policy(agent)
@@ -147,7 +147,14 @@ def agent_options(config: TrainConfig, make_agent: Any) -> dict[str, Any]:
             f"the agent is {config.agent!r}, which does not read the options of PPO; leave them out, or give its own: "
             """--agent-args '{"name": value}'"""
         )
-    return options_of(make_agent, config.agent_args, {"episodes_per_update": config.ppo.episodes_per_update})
+    if not (inspect.isclass(make_agent) or inspect.isfunction(make_agent)):
+        if config.agent_args:
+            raise ValueError(f"the agent is a {name_of(make_agent)} that is made already, so it takes no agent_args")
+        return {}
+    options = options_of(make_agent, config.agent_args, {"episodes_per_update": config.ppo.episodes_per_update})
+    check_arguments(make_agent, None, seed=config.seed, **options)
+    _check_groups(config, getattr(options.get("config"), "group_size", 1))
+    return options
 
 
 def build_envs(config: TrainConfig, task: Task, device: str, group_size: int = 1) -> TextGenVectorEnv:
@@ -156,11 +163,7 @@ def build_envs(config: TrainConfig, task: Task, device: str, group_size: int = 1
     Raises:
         ValueError: the slots cannot be divided into such groups.
     """
-    if config.num_slots % group_size:
-        raise ValueError(
-            f"num_slots is {config.num_slots} and the agent's group_size {group_size}; give a multiple, such as --num-slots "
-            f"{max(1, config.num_slots // group_size) * group_size}"
-        )
+    _check_groups(config, group_size)
     late = {"reward_worker_kind": config.reward_worker_kind, "reward_timeout": config.reward_timeout}
     return TextGenVectorEnv(
         config.num_slots,
@@ -172,6 +175,14 @@ def build_envs(config: TrainConfig, task: Task, device: str, group_size: int = 1
         keep_episodes=True,
         **({"reward_workers": config.reward_workers, **late} if config.reward_workers else {}),
     )
+
+
+def _check_groups(config: TrainConfig, group_size: int) -> None:
+    if config.num_slots % group_size:
+        raise ValueError(
+            f"num_slots is {config.num_slots} and the agent's group_size {group_size}; give a multiple, such as --num-slots "
+            f"{max(1, config.num_slots // group_size) * group_size}"
+        )
 
 
 def build_task(config: TrainConfig) -> Task:
