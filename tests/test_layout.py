@@ -47,6 +47,7 @@ def test_files_of_the_environment_import_only_what_comes_before_them():
             "credit",
             "tasks",
             "task",
+            "assign",
             "seeds",
             "time_limits",
             "render",
