@@ -58,6 +58,7 @@ def test_files_of_the_environment_import_only_what_comes_before_them():
             "store",
             "torch_store",
             "text",
+            "exact",
             "env",
             "pool",
             "late",

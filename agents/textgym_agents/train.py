@@ -78,6 +78,9 @@ class TrainConfig:
     """Ends of the names of the linear layers that get adapters, the head not among them; empty: all of those."""
     rewards: Literal["tokens", "scalar"] = "tokens"
     """"tokens" releases the task's rewards per token, "scalar" only their sum, on the last token."""
+    assigner: str | None = None
+    """Splits what a text earns over its tokens: last, uniform, discounted, prefix_difference, leave_one_out, shapley, or
+    "module:Name" (docs/CREDIT.md); None: the task's own, or its rewards as they are."""
     streams: bool = True
     """Keep the task's streams; without, every token is in one stream."""
     updates: int = 80
@@ -243,7 +246,9 @@ def build_task(config: TrainConfig) -> Task:
                 "its constructor an argument tokenizer"
             )
     task = resolve_task(config.task, **args)
-    return task if config.rewards == "tokens" and config.streams else RewardForm(task, config.rewards, config.streams)
+    if config.rewards == "tokens" and config.streams and config.assigner is None:
+        return task
+    return RewardForm(task, config.rewards, config.streams, config.assigner)
 
 
 def rehearse(task: Task) -> None:
