@@ -5,7 +5,7 @@ from textgym_agents.collector import Collector, collect
 from textgym_agents.model import ActorCritic, load_lm, tiny_gpt2
 from textgym_agents.policy import CausalLMPolicy, Step
 from textgym_agents.ppo import PPO, PPOConfig
-from textgym_agents.returns import stream_gae
+from textgym_agents.returns import stream_gae, whole_stream_returns
 from textgym_agents.rollout import Policy, Rollout
 from textgym_agents.warmup import warm_up
 
@@ -25,4 +25,5 @@ __all__ = [
     "stream_gae",
     "tiny_gpt2",
     "warm_up",
+    "whole_stream_returns",
 ]
