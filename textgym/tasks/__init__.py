@@ -1,10 +1,15 @@
 """The shipped tasks: one task, one file, a datasheet as its docstring. The table is data; nothing is imported here."""
 
 TASKS: dict[str, str] = {
+    "brackets": "textgym.tasks.brackets:Brackets",
+    "chained_arithmetic": "textgym.tasks.chained_arithmetic:ChainedArithmetic",
     "copying": "textgym.tasks.copying:Copying",
     "guess_number": "textgym.tasks.guess_number:GuessNumber",
+    "json_record": "textgym.tasks.json_record:JsonRecord",
     "number_duel": "textgym.tasks.number_duel:NumberDuel",
     "random_walks": "textgym.tasks.random_walks:RandomWalks",
+    "reasoning_gym": "textgym.tasks.reasoning_gym:ReasoningGym",
+    "sentiment": "textgym.tasks.sentiment:Sentiment",
     "three_sentences": "textgym.tasks.three_sentences:ThreeSentences",
 }
 """Short name -> "module:Name". Each has an environment id of its own, ``textgym/<Name>-v0``."""
