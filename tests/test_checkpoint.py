@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -58,6 +59,33 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before_F33(tmp_path
     assert at is not None and at.name == "00000010"
     assert read(at)["head.txt"] == "ten"
     assert [path.name for path in tmp_path.iterdir()] == ["00000010"]  # the older one is no longer needed
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_dies_while_it_writes_leaves_what_was_there_F33(tmp_path):
+    """No exception, no cleaning up: the process is gone in the middle of the second file."""
+
+    def dies(folder):
+        (folder / "head.txt").write_text("half")
+        os._exit(0)
+
+    for write, at in ((lambda: write_whole(tmp_path / "a", dies), "a"), (lambda: write_version(tmp_path / "b", 7, dies), "b")):
+        (tmp_path / at).mkdir()
+        if at == "a":
+            write_whole(tmp_path / "a", write_both("one"))
+        else:
+            write_version(tmp_path / "b", 3, write_both("one"))
+        child = os.fork()
+        if child == 0:
+            write()
+        os.waitpid(child, 0)
+    assert (tmp_path / "a" / "unfinished" / "head.txt").read_text() == "half"  # it did die in the middle
+    assert (tmp_path / "a" / "head.txt").read_text() == "one"
+    at = newest_version(tmp_path / "b")
+    assert at is not None and at.name == "00000003"
+    write_whole(tmp_path / "a", write_both("two"))
+    write_version(tmp_path / "b", 8, write_both("two"))
+    assert read(tmp_path) == {f"{at}/{name}": "two" for at in ("a", "b/00000008") for name in ("policy/a.txt", "head.txt")}
 
 
 def test_a_kill_between_two_renames_leaves_the_newest_whole_one(tmp_path):

@@ -37,7 +37,6 @@ def step(n=3, **changes):
         (step(tokens=torch.tensor([0, 1, -1])), "the token -1 for row 2"),
         (step(logprobs=torch.tensor([-1.0, float("nan"), -1.0])), "logprobs that are nan for row 1; they must be finite"),
         (step(logprobs=torch.tensor([-1.0, -float("inf"), -1.0])), "logprobs that are -inf for row 1"),
-        (step(logprobs=torch.tensor([-1.0, -1.0, 0.5])), "a logprob of 0.5 for row 2; log-probabilities are at most 0"),
         (step(logprobs=torch.zeros(3, dtype=torch.int64)), "logprobs of shape (3,) and dtype torch.int64"),
         (step(values=torch.tensor([0.0, 0.0, float("inf")])), "values that are inf for row 2"),
         (step(values=torch.zeros(3, device="meta")), "values on meta but the observation is on cpu"),

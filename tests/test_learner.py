@@ -2,7 +2,7 @@ import pytest
 import torch
 from agent_kit import play_kit, weights
 from textgym_agents import collect
-from textgym_agents.learner import Learner, updates_of
+from textgym_agents.learner import Learner, check_group_size, updates_of
 from textgym_agents.losses import masked_mean
 
 
@@ -57,3 +57,10 @@ def test_a_policy_without_a_language_model_is_refused():
 
 def test_budgets_are_rounded_down_to_updates():
     assert [updates_of(budget, 8) for budget in (8, 15, 16)] == [1, 1, 2]
+
+
+def test_groups_of_another_size_are_refused(letters):
+    _, envs = play_kit(letters, group_size=2)
+    check_group_size(envs, 2)
+    with pytest.raises(ValueError, match="the environment's group_size is 2 and the agent's 4; make it with"):
+        check_group_size(envs, 4)

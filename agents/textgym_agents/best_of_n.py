@@ -19,7 +19,7 @@ from textgym_agents.checkpoint import write_whole
 from textgym_agents.collector import Collector
 from textgym_agents.figures import summary
 from textgym_agents.groups import best_of_group, stream_sums
-from textgym_agents.learner import Cut, Learner, updates_of
+from textgym_agents.learner import Cut, Learner, check_group_size, updates_of
 from textgym_agents.losses import masked_mean
 from textgym_agents.minibatch import minibatches
 from textgym_agents.policy import CausalLMPolicy
@@ -76,7 +76,12 @@ class BestOfN:
         budget: int,
         callback: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
-        """Learn from ``budget`` episodes (per process), rounded down to whole updates; ``callback`` hears of each."""
+        """Learn from ``budget`` episodes (per process), rounded down to whole updates; ``callback`` hears of each.
+
+        Raises:
+            ValueError: the environment's slots are not in groups of ``group_size``.
+        """
+        check_group_size(envs, self.group_size)
         config, learner = self.config, self.learner
         updates, collector = updates_of(budget, config.episodes_per_update), Collector(envs, self.policy)
         for update in range(learner.progress.get("update", 0), updates):

@@ -65,9 +65,7 @@ def write_version(folder: Path, number: int, write: Callable[[Path], object]) ->
     part.mkdir()
     write(part)
     _sync(part)
-    if target.exists():
-        shutil.rmtree(target)
-    part.replace(target)
+    part.replace(target)  # an error where the number is taken: it is to grow
     for older in folder.iterdir():
         if older.name.isdigit() and older != target:
             shutil.rmtree(older)

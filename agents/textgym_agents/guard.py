@@ -119,9 +119,6 @@ def check_step(step: Any, n: int, vocab_size: int, who: str, device: torch.devic
                 f"{said} {name} that are {float(getattr(step, name)[at])} for row {at}; they must be finite: look whether the "
                 "logits or the weights are NaN"
             )
-    if (step.logprobs > 1e-4).any():
-        at = int(step.logprobs.argmax())
-        raise AgentError(f"{said} a logprob of {float(step.logprobs[at])} for row {at}; log-probabilities are at most 0")
 
 
 def check_figures(figures: Any, who: str) -> None:

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
@@ -135,3 +136,13 @@ def updates_of(budget: int, episodes_per_update: int) -> int:
     if budget < episodes_per_update:
         raise ValueError(f"budget is {budget} episodes, less than one update of {episodes_per_update}")
     return budget // episodes_per_update
+
+
+def check_group_size(envs: gym.vector.VectorEnv[Any, Any, Any], group_size: int) -> None:
+    """Raise ValueError where an environment's slots are not in groups of this size, which see the same prompts."""
+    made = getattr(envs.unwrapped, "group_size", 1)
+    if made != group_size:
+        raise ValueError(
+            f"the environment's group_size is {made} and the agent's {group_size}; make it with "
+            f"TextGenVectorEnv(..., group_size={group_size})"
+        )

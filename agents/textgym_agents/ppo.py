@@ -177,6 +177,8 @@ class PPO:
         numbers = load_learning(folder, self.policy.model, self.optimizer, self._generators, self._frozen)
         self._progress, self.kl_coef = numbers["progress"], numbers["kl_coef"]
         self.reward_scale = RewardScale(**numbers["reward_scale"])
+        if self.config.carry_over:
+            warnings.warn("texts that were being carried over when the state was saved are begun anew", stacklevel=2)
 
     @property
     def _generators(self) -> dict[str, torch.Generator]:

@@ -32,7 +32,7 @@ class ReinforceConfig:
 
     episodes_per_update: int = 256
     """Episodes of a collection, which is one optimizer step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Step size of AdamW, at the start; it falls linearly to 0 over the budget."""
     max_grad_norm: float = 1.0
     """Clip the gradient's norm."""

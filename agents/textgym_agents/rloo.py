@@ -20,7 +20,7 @@ from textgym_agents.collector import Collector
 from textgym_agents.figures import summary
 from textgym_agents.groups import leave_one_out, places, rewards_to_go, standardise, stream_sums
 from textgym_agents.kl import kl_loss
-from textgym_agents.learner import Cut, Learner, updates_of
+from textgym_agents.learner import Cut, Learner, check_group_size, updates_of
 from textgym_agents.losses import masked_mean, ppo_policy_loss
 from textgym_agents.minibatch import minibatches
 from textgym_agents.policy import CausalLMPolicy
@@ -105,12 +105,7 @@ class RLOO:
         Raises:
             ValueError: the environment's slots are not in groups of ``group_size``.
         """
-        made = getattr(envs.unwrapped, "group_size", 1)
-        if made != self.group_size:
-            raise ValueError(
-                f"the environment's group_size is {made} and the agent's {self.group_size}; make it with "
-                f"TextGenVectorEnv(..., group_size={self.group_size})"
-            )
+        check_group_size(envs, self.group_size)
         config, learner = self.config, self.learner
         updates, collector = updates_of(budget, config.episodes_per_update), Collector(envs, self.policy)
         for update in range(learner.progress.get("update", 0), updates):
