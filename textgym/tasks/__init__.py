@@ -19,6 +19,7 @@ TASKS: dict[str, str] = {
     "reasoning_gym": "textgym.tasks.reasoning_gym:ReasoningGym",
     "sentiment": "textgym.tasks.sentiment:Sentiment",
     "three_sentences": "textgym.tasks.three_sentences:ThreeSentences",
+    "turn_duel": "textgym.tasks.turn_duel:TurnDuel",
 }
 """Short name -> "module:Name". Each has an environment id of its own, ``textgym/<Name>-v0``."""
 

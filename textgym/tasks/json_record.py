@@ -63,7 +63,7 @@ class JsonRecord(Task):
         v0: first version.
     """
 
-    def __init__(self, fields: int = 3, reward: Literal["dense", "scalar"] = "dense", tokenizer: Any = None) -> None:
+    def __init__(self, fields: int = 2, reward: Literal["dense", "scalar"] = "dense", tokenizer: Any = None) -> None:
         if not 1 <= fields <= len(FIELDS):
             raise ValueError(f"fields is {fields}; allowed are 1 to {len(FIELDS)}")
         if reward not in ("dense", "scalar"):
@@ -92,14 +92,14 @@ class JsonRecord(Task):
         return {"well_formed": float(np.mean([self._read(e)[0] is not None for e in episodes])) if episodes else 0.0}
 
     def demonstrations(self, rng: np.random.Generator, count: int) -> Sequence[tuple[Prompt, str]]:
-        """Draw prompts, and objects of random fields that have nothing to do with them: they show the form only."""
+        """Draw prompts and objects; every second one has random fields in place of those asked for."""
         out = []
-        for _ in range(count):
-            record: dict[str, Any] = {}
-            for name in self._names(rng):
+        for i in range(count):
+            prompt, record = self.sample(rng), dict[str, Any]()
+            for name in _asked(prompt) if i % 2 == 0 else self._names(rng):
                 number, word = int(rng.integers(100)), "".join("abcde"[i] for i in rng.integers(5, size=rng.integers(1, 4)))
                 record[name] = {int: number, str: word, bool: number % 2 == 0}[FIELDS[name]]
-            out.append((self.sample(rng), json.dumps(record, separators=(",", ":"))))
+            out.append((prompt, json.dumps(record, separators=(",", ":"))))
         return out
 
     def _names(self, rng: np.random.Generator) -> list[str]:
