@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
+from textgym.credit import Assigned
 from textgym.episode import Episode, Prompt
 from textgym.parts import combine
 from textgym.prompts import PromptLike, as_prompt, read_prompts
@@ -55,6 +56,9 @@ class Task(Protocol):
     """Factor of each named criterion; names that are not listed weigh 1."""
     causal_streams: bool = True
     """Whether a token's stream is fixed by the text before it; if not, ``gae_lambda = 1`` is the only unbiased choice."""
+    assigner: Any = None
+    """Splits what a text earns in total over its tokens: short name, "module:Name" or object (``textgym.credit``); None: the
+    rewards stay where the task pays them."""
 
     def sample(self, rng: np.random.Generator) -> Prompt:
         """Draw a prompt; ``rng`` is the only source of chance."""
@@ -128,6 +132,7 @@ class PromptTask(Task):
         length_limit: "terminate" or "truncate"; see ``Task``.
         weights: factor of each named criterion.
         causal_streams: whether a token's stream is fixed by the text before it.
+        assigner: splits what a text earns in total over its tokens; see ``Task.assigner``.
         success_fn: ``(episode) -> bool``; default: never.
         score_fn: ``(episodes) -> float`` in [0, 1]; default: the share of successes.
         demonstrations: pairs of prompt and response for a supervised warm-up; see ``Task.demonstrations``.
@@ -153,6 +158,7 @@ class PromptTask(Task):
         length_limit: Literal["terminate", "truncate"] = "terminate",
         weights: Mapping[str, float] | None = None,
         causal_streams: bool = True,
+        assigner: Any = None,
         success_fn: Callable[[Episode], bool] | str | None = None,
         score_fn: Callable[[Sequence[Episode]], float] | str | None = None,
         demonstrations: Sequence[tuple[PromptLike, str | Sequence[str]]] = (),
@@ -164,6 +170,11 @@ class PromptTask(Task):
             if not callable(function):
                 what = "a list of episodes" if name in ("reward_fn", "streams_fn", "score_fn") else "one episode"
                 raise ValueError(f"{name} is {function!r}; give a function of {what}, or its name 'module:Name'")
+        self.assigner = assigner
+        if isinstance(functions["reward_fn"], Assigned):  # its two halves, so that the ledger knows of both
+            if assigner is not None:
+                raise ValueError(f"reward_fn has the assigner {functions['reward_fn'].assigner} already; leave assigner out")
+            functions["reward_fn"], self.assigner = functions["reward_fn"].score, functions["reward_fn"].assigner
         tokenizer = _named(tokenizer)
         if callable(tokenizer) and not hasattr(tokenizer, "encode"):
             tokenizer = tokenizer()

@@ -11,7 +11,7 @@ from textgym_agents.policy import CausalLMPolicy, Step
 from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.random_agent import RandomAgent
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
-from textgym_agents.returns import stream_gae
+from textgym_agents.returns import stream_gae, whole_stream_returns
 from textgym_agents.rloo import GRPO, RLOO, GRPOConfig, RLOOConfig
 from textgym_agents.rollout import Policy, Rollout
 from textgym_agents.warmup import warm_up
@@ -46,4 +46,5 @@ __all__ = [
     "stream_gae",
     "tiny_gpt2",
     "warm_up",
+    "whole_stream_returns",
 ]

@@ -20,11 +20,13 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
+from textgym.credit import warn_non_causal
 from textgym.ledger import Ledger
 from textgym.rules import Rules
 from textgym_agents.checkpoint import load_learning, save_learning, write_whole
 from textgym_agents.checkpointing import checkpoint_layers
 from textgym_agents.collector import Collector
+from textgym_agents.constant_total import assigner_of, warn_constant_total
 from textgym_agents.figures import accounts, summary
 from textgym_agents.kl import adapt_kl_coef, kl_loss, kl_penalty
 from textgym_agents.losses import explained_variance, importance_weights, masked_mean, ppo_policy_loss, value_loss
@@ -33,7 +35,7 @@ from textgym_agents.normalise import RewardScale, moments, return_moments, scale
 from textgym_agents.packing import MicroBatch, packs_exactly
 from textgym_agents.policy import CausalLMPolicy
 from textgym_agents.ppo_config import PPOConfig
-from textgym_agents.returns import stream_gae
+from textgym_agents.returns import stream_gae, whole_stream_returns
 from textgym_agents.rollout import Rollout
 
 __all__ = ["PPO", "PPOConfig"]
@@ -98,6 +100,8 @@ class PPO:
                 quite what the budget says, where episodes are carried over or dropped.
         """
         _check_streams(envs, self.config.gae_lambda)
+        if self.config.credit == "reward_to_go":
+            warn_non_causal(assigner_of(envs), stacklevel=2)
         updates = budget // self.config.episodes_per_update
         if updates == 0:
             raise ValueError(f"budget is {budget} episodes, less than one update of {self.config.episodes_per_update}")
@@ -120,22 +124,18 @@ class PPO:
         # 1) collect: play, and read what was released
         rollout = self._collector_of(envs).collect(config.episodes_per_update)
         collected = time.perf_counter()
+        warn_constant_total(rollout)
         rollout, weights = self._as_evaluated(rollout)
         # 2) reward: what was released, and the price of leaving the reference, in the token's own stream
         rollout = self._with_reference(rollout)
         rewards, ledger = self._rewards(rollout)
         ledgered = accounts(ledger, rollout, rewards)
         # 3) advantages: inside each stream
-        advantages, returns = stream_gae(
-            rewards,
-            rollout.values,
-            rollout.streams,
-            rollout.agent_mask,
-            rollout.final_values,
-            rollout.truncated,
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
-        )
+        tables = rewards, rollout.values, rollout.streams, rollout.agent_mask, rollout.final_values, rollout.truncated
+        if config.credit == "whole_stream":
+            advantages, returns = whole_stream_returns(*tables)
+        else:
+            advantages, returns = stream_gae(*tables, gamma=config.gamma, gae_lambda=config.gae_lambda)
         if config.whiten_advantages:
             totals = self._reduce(moments(advantages, rollout.agent_mask), "sum")
             advantages = whiten(advantages, rollout.agent_mask, totals)

@@ -198,7 +198,9 @@ def build_task(config: TrainConfig) -> Task:
                 "its constructor an argument tokenizer"
             )
     task = resolve_task(config.task, **args)
-    return task if config.rewards == "tokens" and config.streams else RewardForm(task, config.rewards, config.streams)
+    if config.rewards == "tokens" and config.streams and config.assigner is None:
+        return task
+    return RewardForm(task, config.rewards, config.streams, config.assigner)
 
 
 def rehearse(task: Task) -> None:
