@@ -22,6 +22,7 @@ from torch import Tensor
 from textgym import Release, TextGenVectorEnv, releases
 from textgym.info import endings
 from textgym.vector_wrappers import drain
+from textgym_agents.guard import act
 from textgym_agents.policy import Step
 from textgym_agents.rollout import Played, Policy, Rollout, lay_out
 
@@ -174,8 +175,8 @@ class Collector:
         obs = self._obs if len(slots) == len(self._live) else self._obs[slots]
         if self._tells_lengths:
             lengths = (self.native.prompt_lengths + self.native.response_lengths)[slots]
-            return self.policy.act(obs, slots, lengths=lengths)  # type: ignore[call-arg]
-        return self.policy.act(obs, slots)
+            return act(self.policy, obs, slots, self.native.rules.vocab_size, lengths=lengths)
+        return act(self.policy, obs, slots, self.native.rules.vocab_size)
 
     def _keep(self, released: Sequence[Release]) -> None:
         for release in released:

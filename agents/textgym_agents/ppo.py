@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from textgym.credit import warn_non_causal
 from textgym.ledger import Ledger
 from textgym.rules import Rules
+from textgym_agents.checkpoint import load_learning, save_learning, write_whole
 from textgym_agents.checkpointing import checkpoint_layers
 from textgym_agents.collector import Collector
 from textgym_agents.constant_total import assigner_of, warn_constant_total
@@ -87,6 +88,7 @@ class PPO:
         self._training_pass = torch.compile(self.model, dynamic=True) if self.config.compile else self.model
         self._collector: Collector | None = None
         self._shuffle = torch.Generator().manual_seed(seed)
+        self._progress = {"update": 0, "learned": 0}  # where `learn` stands; a resumed one starts there
 
     def learn(self, envs: gym.vector.VectorEnv[Any, Any, Any], budget: int, callback: Callback | None = None) -> None:
         """Learn from ``budget`` episodes (per process), rounded down to whole updates.
@@ -103,15 +105,17 @@ class PPO:
         updates = budget // self.config.episodes_per_update
         if updates == 0:
             raise ValueError(f"budget is {budget} episodes, less than one update of {self.config.episodes_per_update}")
-        learned = 0
-        for update in range(updates):
+        learned = self._progress["learned"]
+        for update in range(self._progress["update"], updates):
             if self.config.anneal:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.config.learning_rate * (1 - update / updates)
             figures = self.update(envs)
             learned += int(figures["episodes"])
+            self._progress = {"update": update + 1, "learned": learned}
             if callback is not None:
                 callback({"update": update + 1, **figures, "episodes": learned})
+        self._progress = {"update": 0, "learned": 0}
 
     def update(self, envs: gym.vector.VectorEnv[Any, Any, Any]) -> dict[str, float]:
         """Play one collection and learn from it. Returns the update's figures."""
@@ -152,12 +156,38 @@ class PPO:
         return {**figures, "collect_seconds": collected - start, "update_seconds": time.perf_counter() - collected}
 
     def save(self, folder: str | Path) -> None:
-        """Write the policy: an ordinary causal language model with its tokenizer, and the value head beside it."""
-        self.policy.model.save(folder)
+        """Write the policy: an ordinary causal language model with its tokenizer, and the value head beside it.
+
+        Whatever cuts it off, the policy that was there before is still there.
+        """
+        write_whole(Path(folder), self.policy.model.save)
 
     def load(self, folder: str | Path) -> None:
         """Read the policy that ``save`` wrote."""
         self.policy.model.load(folder)
+
+    def save_state(self, folder: str | Path) -> None:
+        """Write what a resumed ``learn`` needs, between two updates; texts that are carried over are not part of it."""
+        scale = asdict(self.reward_scale)
+        numbers = {"progress": self._progress, "kl_coef": self.kl_coef, "reward_scale": scale}
+        save_learning(folder, self.policy.model, self.optimizer, self._generators, numbers, self._frozen)
+
+    def load_state(self, folder: str | Path) -> None:
+        """Read what ``save_state`` wrote; the next ``learn`` goes on there."""
+        numbers = load_learning(folder, self.policy.model, self.optimizer, self._generators, self._frozen)
+        self._progress, self.kl_coef = numbers["progress"], numbers["kl_coef"]
+        self.reward_scale = RewardScale(**numbers["reward_scale"])
+        if self.config.carry_over:
+            warnings.warn("texts that were being carried over when the state was saved are begun anew", stacklevel=2)
+
+    @property
+    def _generators(self) -> dict[str, torch.Generator]:
+        return {"policy": self.policy._generator, "shuffle": self._shuffle}
+
+    @property
+    def _frozen(self) -> nn.Module | None:
+        """The reference where it has weights of its own: not where it is the model with its adapters off."""
+        return self.reference if isinstance(self.reference, nn.Module) else None
 
     def _collector_of(self, envs: gym.vector.VectorEnv[Any, Any, Any]) -> Collector:
         """Give the one collector of an environment: it knows what is carried over."""
