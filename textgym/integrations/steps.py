@@ -1,0 +1,83 @@
+"""What every library's glue stands on: a release in steps of the agent, and advantages per stream, in numpy.
+
+Left out on purpose: batches. One episode at a time is how libraries hand episodes over when they end, and texts are short
+against what a model costs. ``textgym_agents.returns`` has the same recursion in torch, for padded batches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.episode import Release
+
+
+def agent_steps(release: Release, steps: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Give the reward and the stream of each action of an episode: float32 (S,) and int64 (S,), S its number of steps.
+
+    Args:
+        release: of the episode.
+        steps: how many steps of it the library has.
+
+    Raises:
+        ValueError: the library has another number of steps than the episode had; names both.
+    """
+    taken = int(np.count_nonzero(release.agent_mask))
+    if steps != taken:
+        raise ValueError(
+            f"episode {release.episode_id} has {taken} tokens of the agent but {steps} steps of it are stored: a step was "
+            "lost, or stored twice; store every step from reset to end, and none in which the environment only resets"
+        )
+    return release.token_rewards[release.agent_mask], release.streams[release.agent_mask]
+
+
+def successors(streams: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Find the next step of the same stream: int64 (S,), -1 where there is none.
+
+    Args:
+        streams: int (S,), one per step of the agent.
+    """
+    following = np.full(len(streams), -1, dtype=np.int64)
+    for stream in np.unique(streams):
+        steps = np.flatnonzero(streams == stream)
+        following[steps[:-1]] = steps[1:]
+    return following
+
+
+def stream_advantages(
+    rewards: npt.NDArray[np.floating[Any]],
+    values: npt.NDArray[np.floating[Any]],
+    streams: npt.NDArray[np.int64],
+    final_value: float = 0.0,
+    *,
+    gamma: float = 1.0,
+    gae_lambda: float = 1.0,
+) -> npt.NDArray[np.float32]:
+    """Generalised advantage estimation that stays inside each stream, for one episode.
+
+    For step t of stream k the successor t' is the next step of the same stream::
+
+        delta_t = r_t + gamma V(t') - V(t)
+        A_t     = delta_t + gamma gae_lambda A_t'
+
+    The last step of a stream has successor value 0, the last step of the episode ``final_value``. With one stream this is
+    ordinary GAE (Schulman et al., 2016), exactly.
+
+    Args:
+        rewards: float (S,).
+        values: float (S,), V before each step.
+        streams: int (S,).
+        final_value: V of the final observation where the episode was truncated, else 0.
+        gamma: discount per step of the stream.
+        gae_lambda: 1 makes the advantage the stream's reward-to-go minus V.
+    """
+    # The cell one past the end is what -1 reads: the successor of a last step.
+    next_values = np.append(np.asarray(values, dtype=np.float64), 0.0)
+    advantages = np.zeros(len(rewards) + 1)
+    following = successors(streams)
+    for t in range(len(rewards) - 1, -1, -1):
+        value = final_value if t == len(rewards) - 1 else next_values[following[t]]
+        advantages[t] = rewards[t] + gamma * value - values[t] + gamma * gae_lambda * advantages[following[t]]
+    return advantages[:-1].astype(np.float32)
