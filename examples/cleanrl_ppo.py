@@ -1,4 +1,4 @@
-"""PPO in one file with CleanRL's contract; the five numbered lines give it token rewards: python examples/cleanrl_ppo.py"""
+"""PPO in one file with CleanRL's contract; the five numbered lines are what token rewards need."""
 
 import sys
 
@@ -9,13 +9,15 @@ from torch import nn
 import textgym
 from textgym.integrations.cleanrl import FinishedEpisodes  # 1
 
-STEPS, SLOTS, MINIBATCHES, EPOCHS, GAMMA, LAMBDA = 128, 8, 4, 4, 1.0, 0.95
+STEPS, SLOTS, MINIBATCHES, EPOCHS, GAMMA, LAMBDA = 128, 8, 4, 4, 0.9, 0.95
 
 
 @torch.random.fork_rng()
 def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
     torch.manual_seed(seed)
-    envs = gym.vector.SyncVectorEnv([lambda: gym.wrappers.RecordEpisodeStatistics(gym.make("textgym/Copying-v0"))] * SLOTS)
+    envs = gym.vector.SyncVectorEnv(
+        [lambda: gym.wrappers.RecordEpisodeStatistics(gym.make("textgym/Copying-v0", length=8, alphabet=4))] * SLOTS
+    )
     size, (length,) = int(envs.single_action_space.n), envs.single_observation_space.shape
     stem = nn.Linear(length * (size + 1), 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU()
     net = nn.Sequential(*stem, nn.Linear(128, size + 1))  # logits and value
@@ -38,7 +40,7 @@ def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
             episodes.add(obs, action, rows[-1][2], value, infos)  # 3
             obs, done = torch.as_tensor(after), torch.as_tensor(terminated | truncated).float()
             scores += [release.token_rewards.sum() for release in textgym.releases(infos)]
-        b_obs, b_actions, b_logprobs, b_values, dones, paid = map(torch.stack, zip(*rows))
+        b_obs, b_actions, b_logprobs, b_values, dones, paid = map(torch.stack, zip(*rows, strict=True))
         b_advantages, last, next_value, going = torch.zeros_like(paid), 0.0, act(obs)[1].detach(), 1 - done
         for t in reversed(range(STEPS)):
             last = paid[t] - b_values[t] + GAMMA * going * (next_value + LAMBDA * last)
@@ -62,4 +64,4 @@ def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
 
 if __name__ == "__main__":
     for form in ("sum", "tokens"):
-        print(form, learn(form, tokens=4096 if "--quick" in sys.argv else 40_960, seed=0)[-1])
+        print(form, learn(form, tokens=4096 if "--quick" in sys.argv else 61_440, seed=0)[-1])

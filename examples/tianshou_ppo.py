@@ -1,7 +1,4 @@
-"""tianshou's PPO with token rewards: a hook of its collector writes them where the tokens stand.
-
-python examples/tianshou_ppo.py --quick
-"""
+"""PPO of tianshou with token rewards: a hook of its collector lays them where the tokens stand."""
 
 import sys
 from functools import partial
@@ -27,19 +24,17 @@ class StreamPPO(PerStream, PPO):
 
 
 class Net(nn.Module):
-    def __init__(self, length, size, outputs):
+    """Tokens as one-hot vectors into a perceptron; tianshou's actors also hand a state on."""
+
+    def __init__(self, length, size, outputs, actor=False):
         super().__init__()
-        self.size = size
+        self.size, self.actor = size, actor
         stem = nn.Linear(length * (size + 1), 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU()
         self.layers = nn.Sequential(*stem, nn.Linear(128, outputs))
 
-    def forward(self, obs):
-        return self.layers(nn.functional.one_hot(torch.as_tensor(obs) + 1, self.size + 1).flatten(1).float())
-
-
-class Actor(Net):
     def forward(self, obs, state=None, info=None):
-        return super().forward(obs), state
+        out = self.layers(nn.functional.one_hot(torch.as_tensor(obs) + 1, self.size + 1).flatten(1).float())
+        return (out, state) if self.actor else out
 
 
 @torch.random.fork_rng()
@@ -48,15 +43,9 @@ def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
     make = partial(gym.make, "textgym/Copying-v0", length=8, alphabet=4)
     envs, env = DummyVectorEnv([make] * SLOTS), make()
     size, (length,) = int(env.action_space.n), env.observation_space.shape
-    policy = DiscreteActorPolicy(actor=Actor(length, size, size), action_space=env.action_space)
-    algorithm = (StreamPPO if rewards == "tokens" else PPO)(
-        policy=policy,
-        critic=Net(length, size, 1),
-        optim=AdamOptimizerFactory(lr=2.5e-3),
-        gamma=1.0,
-        ent_coef=0.01,
-        max_grad_norm=0.5,
-    )
+    policy = DiscreteActorPolicy(actor=Net(length, size, size, actor=True), action_space=env.action_space)
+    parts = {"policy": policy, "critic": Net(length, size, 1), "optim": AdamOptimizerFactory(lr=2.5e-3)}
+    algorithm = (StreamPPO if rewards == "tokens" else PPO)(**parts, gamma=0.9, ent_coef=0.01, max_grad_norm=0.5)
     hook = TokenRewards() if rewards == "tokens" else None
     collector = Collector(policy, envs, VectorReplayBuffer(20_000, SLOTS), on_episode_done_hook=hook)
     collector.reset(gym_reset_kwargs={"seed": seed})
@@ -73,4 +62,4 @@ def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
 
 if __name__ == "__main__":
     for form in ("sum", "tokens"):
-        print(form, learn(form, tokens=4096 if "--quick" in sys.argv else 40_960, seed=0)[-1])
+        print(form, learn(form, tokens=4096 if "--quick" in sys.argv else 61_440, seed=0)[-1])

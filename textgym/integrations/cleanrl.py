@@ -101,7 +101,7 @@ class FinishedEpisodes:
         """Compute the advantages of an ended episode's steps."""
         obs, actions, logprobs, values = (np.stack(column) for column in zip(*self._rows[slot], strict=True))
         self._rows[slot] = []
-        rewards, streams = agent_steps(released, len(actions))
+        rewards, streams = agent_steps(released.token_rewards, released.streams, released.agent_mask, len(actions))
         self.rewards_placed += float(rewards.sum(dtype=np.float64))
         final_value *= released.truncated
         advantages = stream_advantages(rewards, values, streams, final_value, gamma=self.gamma, gae_lambda=self.gae_lambda)

@@ -11,26 +11,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from textgym.episode import Release
 
-
-def agent_steps(release: Release, steps: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def agent_steps(
+    token_rewards: npt.NDArray[np.float32], streams: npt.NDArray[np.int64], agent_mask: npt.NDArray[np.bool_], steps: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Give the reward and the stream of each action of an episode: float32 (S,) and int64 (S,), S its number of steps.
 
     Args:
-        release: of the episode.
-        steps: how many steps of it the library has.
+        token_rewards: float32 (T,), as a release has them.
+        streams: int64 (T,).
+        agent_mask: bool (T,).
+        steps: how many steps of the episode the library has.
 
     Raises:
         ValueError: the library has another number of steps than the episode had; names both.
     """
-    taken = int(np.count_nonzero(release.agent_mask))
+    taken = int(np.count_nonzero(agent_mask))
     if steps != taken:
         raise ValueError(
-            f"episode {release.episode_id} has {taken} tokens of the agent but {steps} steps of it are stored: a step was "
-            "lost, or stored twice; store every step from reset to end, and none in which the environment only resets"
+            f"an episode's release has {taken} tokens of the agent but {steps} steps of it are stored: a step was lost, or "
+            "stored twice, or a time limit from outside has cut the text; store every step from reset to end, none in which "
+            "the environment only resets, and give max_new_tokens instead of max_episode_steps"
         )
-    return release.token_rewards[release.agent_mask], release.streams[release.agent_mask]
+    return token_rewards[agent_mask], streams[agent_mask]
 
 
 def successors(streams: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """Token rewards for tianshou 2: a hook that lays them on the collected steps, and returns that stay inside streams.
 
-Left out on purpose: a collector and a trainer of our own. The hook is tianshou's ``on_episode_done_hook``, which sees an episode
-when it has ended and before anything learns from it; it needs ``n_episode`` (``collection_step_num_episodes``), as tianshou says.
+Left out on purpose: a collector and a trainer of our own. The hook is tianshou's ``on_episode_done_hook``, which sees an
+episode when it has ended and before anything learns from it; as tianshou says, it needs whole episodes (``n_episode``, or
+``collection_step_num_episodes``).
 """
 
 from __future__ import annotations
@@ -28,18 +29,21 @@ class TokenRewards(EpisodeRolloutHook):
         """Sum of all token rewards that were written."""
 
     def __call__(self, episode_batch: Any) -> dict[str, np.ndarray]:
-        """Give ``rew`` and ``token_stream``, float64 (S,) each (the buffer marks what is missing as NaN), of an episode of S steps.
+        """Give ``rew`` and ``token_stream``, float64 (S,) each, of an episode of S steps.
+
+        The stream is a float because the buffer marks what is missing as NaN.
 
         Raises:
-            ValueError: its last step has no release (a time limit from outside cut it), or the steps do not fit its tokens.
+            ValueError: its last step has no release (a time limit from outside cut it, or rewards come late), or the steps do
+                not fit its tokens.
         """
-        released = release(dict(episode_batch.info[-1].items()))
-        if released is None or released.num_tokens == 0:
+        released = release({key: values[-1] for key, values in episode_batch.info.items()})
+        if released is None or released.num_tokens == 0:  # the buffer fills keys that a step lacks
             raise ValueError(
                 "the last step of an episode has no release: a time limit from outside has cut it; leave max_episode_steps "
                 "out of gym.make, and give max_new_tokens instead"
             )
-        rewards, streams = agent_steps(released, len(episode_batch))
+        rewards, streams = agent_steps(released.token_rewards, released.streams, released.agent_mask, len(episode_batch))
         self.rewards_placed += float(rewards.sum(dtype=np.float64))
         return {"rew": rewards.astype(np.float64), "token_stream": streams.astype(np.float64)}
 
