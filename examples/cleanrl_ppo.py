@@ -54,10 +54,10 @@ def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
             dist, value = act(x)
             ratio, scaled = (dist.log_prob(actions) - logprobs).exp(), (advantages - advantages.mean()) / advantages.std()
             loss = -torch.min(ratio * scaled, ratio.clamp(0.8, 1.2) * scaled).mean() - 0.01 * dist.entropy().mean()
-            optimizer.zero_grad()
             (loss + 0.25 * (value - returns).square().mean()).backward()
             nn.utils.clip_grad_norm_(net.parameters(), 0.5)
             optimizer.step()
+            optimizer.zero_grad()
         curve.append((played, float(sum(scores) / len(scores))))
     return curve
 

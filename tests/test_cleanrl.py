@@ -102,6 +102,15 @@ def test_a_time_limit_or_no_reset_is_refused():
         FinishedEpisodes(gym.make_vec("TextGen-v0", num_envs=2, autoreset_mode="Disabled"))
 
 
+@pytest.mark.parametrize("mode", [NEXT_STEP, SAME_STEP])
+def test_rewards_that_come_late_are_refused(mode):
+    envs = make("native", mode, reward_workers=1)
+    with pytest.raises(ValueError, match="reward_workers=0"):
+        play(envs, FinishedEpisodes(envs))
+    envs.unwrapped.drain()
+    envs.close()
+
+
 def test_the_example_learns_copying():
     curve = example("cleanrl_ppo").learn("tokens", 10_240, 0)
     assert curve[0][1] < 0.15 and curve[-1][1] > 0.22

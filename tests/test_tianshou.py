@@ -1,5 +1,6 @@
 """tianshou: what its buffer holds after collecting is what was released, token by token; returns stay inside streams."""
 
+from functools import partial
 from itertools import pairwise
 
 import gymnasium as gym
@@ -22,7 +23,7 @@ EXAMPLE = example("tianshou_ppo")
 
 def collect(make=EXAMPLE.StreamPPO, episodes=40, hook=None, **more):
     """Play texts with an untrained actor. Gives algorithm, collector, its statistics."""
-    thunk = lambda: gym.make("TextGen-v0", **arguments(**more))
+    thunk = partial(gym.make, "TextGen-v0", **arguments(**more))
     env = thunk()
     size, (length,) = int(env.action_space.n), env.observation_space.shape
     policy = DiscreteActorPolicy(actor=EXAMPLE.Net(length, size, size, actor=True), action_space=env.action_space)

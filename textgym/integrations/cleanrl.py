@@ -61,8 +61,10 @@ class FinishedEpisodes:
             infos: of ``envs.step(actions)``.
 
         Raises:
-            ValueError: a truncated episode under SAME_STEP, or steps that do not fit an episode's tokens.
+            ValueError: a truncated episode under SAME_STEP, late rewards, or steps that do not fit an episode's tokens.
         """
+        if "late" in infos or "release_pending" in infos or "release_pending" in infos.get("final_info", {}):
+            raise ValueError("rewards come after their episodes' ends; make the environment with reward_workers=0")
         columns = [np.array(to_host(column)) for column in (obs, actions, logprobs, values)]
         for slot, rows in enumerate(self._rows):
             if slot in self._ended:

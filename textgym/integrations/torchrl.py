@@ -21,7 +21,7 @@ from textgym.vector import TextGenVectorEnv
 _RELEASE = {"token_rewards": torch.float32, "token_streams": torch.int64, "agent_mask": torch.bool}
 
 
-def wrap(envs: gym.vector.VectorEnv[Any, Any, Any]) -> GymWrapper:
+def wrap(envs: gym.vector.VectorEnv[Any, Any, Any]) -> Any:
     """Wrap a native vector environment; a release stands under ``("next", "token_rewards")`` and so on.
 
     Args:
@@ -36,7 +36,7 @@ def wrap(envs: gym.vector.VectorEnv[Any, Any, Any]) -> GymWrapper:
             f"envs is a {type(native).__name__} in mode {envs.metadata.get('autoreset_mode')}; give a native one without "
             'reward workers: gym.make_vec("textgym:TextGen-v0", num_envs=N, autoreset_mode="Disabled")'
         )
-    size = (native.num_envs, native.rules.max_response_tokens)
+    size = torch.Size((native.num_envs, native.rules.max_response_tokens))
     spec: dict[str, Any] = {key: Unbounded(size, dtype=dtype) for key, dtype in _RELEASE.items()}
     reader = default_info_dict_reader([*spec], spec=Composite(spec, shape=size[:1]))
     return GymWrapper(envs, categorical_action_encoding=True).set_info_dict_reader(reader)
@@ -70,7 +70,7 @@ class TokenRewards:
         self._kept = self._kept or [None] * len(collected)
         episodes = []
         for slot in range(len(collected)):
-            steps = collected[slot]
+            steps: Any = collected[slot]
             kept = self._kept[slot]
             if kept is not None:
                 steps = torch.cat([kept, steps])
