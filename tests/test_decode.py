@@ -4,7 +4,7 @@ import torch
 from agent_kit import CONTEXT, SHAPES, build_lm
 from hypothesis import given
 from hypothesis import strategies as st
-from textgym_agents.decode import Decoder, groups_by_length
+from textgym_agents.decode import Decoder, Sampled, groups_by_length
 from textgym_agents.model import ActorCritic
 from textgym_agents.sampling import Sampling
 
@@ -50,10 +50,10 @@ def test_static_shapes_give_the_same_tokens_and_log_probs(letters, shape, monkey
                 at[:3] = lengths
                 tokens = torch.zeros(rows, dtype=torch.int64)
                 tokens[:3] = figures[-1].tokens[:3]
-                uniforms = torch.zeros(rows)
-                uniforms[:3] = torch.rand(3, generator=generator)
                 held = np.append(lengths.numpy() + 1, np.zeros(rows - 3, dtype=np.int64))
-                figures.append(decoder.one_each(tokens, at, uniforms, held))
+                uniforms = torch.rand(3, generator=generator)
+                back = decoder.one_each(tokens, at, held, torch.tensor([2, 0, 1]), uniforms[[2, 0, 1]])
+                figures.append(Sampled(*(figure[[1, 2, 0]] for figure in back)))
                 lengths += 1
         results.append([torch.cat([getattr(step, name)[:3] for step in figures]) for name in ("tokens", "logprobs", "values")])
     (tokens, *numbers), (static_tokens, *static_numbers) = results
@@ -78,6 +78,6 @@ def test_cuda_graphs_give_the_same_tokens_as_plain_passes(letters):
         with torch.no_grad():
             tokens = decoder.sample(decoder.several(rows, ids, 0 * rows, 0 * rows + 3, 3), uniforms).tokens
             for length in range(3, 15):
-                tokens = decoder.one_each(tokens, 0 * rows + length, uniforms, np.full(8, length + 1)).tokens
+                tokens = decoder.one_each(tokens, 0 * rows + length, np.full(8, length + 1), rows, uniforms).tokens
         results.append(tokens.tolist())
     assert results[0] == results[1]

@@ -17,14 +17,15 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
+from textgym.credit import Assigned
 from textgym.episode import Episode, Prompt
 from textgym.parts import combine
+from textgym.prompts import PromptLike, as_prompt, read_prompts
 from textgym.rewards import Reward, RewardFn, StreamsFn
 from textgym.tasks import DEFAULT_TASK, TASKS
 from textgym.tokenizer import TextTokenizer
 
 Demonstration: TypeAlias = tuple[Prompt, str | Sequence[str]]
-Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 @runtime_checkable
@@ -55,6 +56,9 @@ class Task(Protocol):
     """Factor of each named criterion; names that are not listed weigh 1."""
     causal_streams: bool = True
     """Whether a token's stream is fixed by the text before it; if not, ``gae_lambda = 1`` is the only unbiased choice."""
+    assigner: Any = None
+    """Splits what a text earns in total over its tokens: short name, "module:Name" or object (``textgym.credit``); None: the
+    rewards stay where the task pays them."""
 
     def sample(self, rng: np.random.Generator) -> Prompt:
         """Draw a prompt; ``rng`` is the only source of chance."""
@@ -111,7 +115,9 @@ class PromptTask(Task):
     environment's ``spec`` can then be written as JSON.
 
     Args:
-        prompts: texts, lists of messages (see ``TextTokenizer.chat``) or ``Prompt`` objects; each reset draws one.
+        prompts: a list, a ``datasets.Dataset`` or the name of a ``.jsonl`` or ``.parquet`` file; its rows are texts, lists of
+            messages or of token ids, ``Prompt`` objects, or dicts of one of these (``"prompt"``) and metadata; see
+            ``textgym.prompts``. Each reset draws one.
         tokenizer: see ``TextTokenizer``.
         reward_fn: ``(episodes) -> one reward per episode``; see ``textgym.rewards``. A Mapping of names to such functions
             makes each a criterion.
@@ -126,6 +132,7 @@ class PromptTask(Task):
         length_limit: "terminate" or "truncate"; see ``Task``.
         weights: factor of each named criterion.
         causal_streams: whether a token's stream is fixed by the text before it.
+        assigner: splits what a text earns in total over its tokens; see ``Task.assigner``.
         success_fn: ``(episode) -> bool``; default: never.
         score_fn: ``(episodes) -> float`` in [0, 1]; default: the share of successes.
         demonstrations: pairs of prompt and response for a supervised warm-up; see ``Task.demonstrations``.
@@ -136,7 +143,7 @@ class PromptTask(Task):
 
     def __init__(
         self,
-        prompts: Sequence[str | Prompt | Messages],
+        prompts: Sequence[PromptLike] | str | Any,
         tokenizer: Any,
         reward_fn: RewardFn | Mapping[str, RewardFn] | str,
         streams_fn: StreamsFn | str | None = None,
@@ -151,9 +158,10 @@ class PromptTask(Task):
         length_limit: Literal["terminate", "truncate"] = "terminate",
         weights: Mapping[str, float] | None = None,
         causal_streams: bool = True,
+        assigner: Any = None,
         success_fn: Callable[[Episode], bool] | str | None = None,
         score_fn: Callable[[Sequence[Episode]], float] | str | None = None,
-        demonstrations: Sequence[tuple[str | Prompt | Messages, str | Sequence[str]]] = (),
+        demonstrations: Sequence[tuple[PromptLike, str | Sequence[str]]] = (),
     ) -> None:
         functions = {"streams_fn": streams_fn, "reply_fn": reply_fn, "success_fn": success_fn, "score_fn": score_fn}
         functions = {name: _named(function) for name, function in functions.items() if function is not None}
@@ -162,13 +170,16 @@ class PromptTask(Task):
             if not callable(function):
                 what = "a list of episodes" if name in ("reward_fn", "streams_fn", "score_fn") else "one episode"
                 raise ValueError(f"{name} is {function!r}; give a function of {what}, or its name 'module:Name'")
+        self.assigner = assigner
+        if isinstance(functions["reward_fn"], Assigned):  # its two halves, so that the ledger knows of both
+            if assigner is not None:
+                raise ValueError(f"reward_fn has the assigner {functions['reward_fn'].assigner} already; leave assigner out")
+            functions["reward_fn"], self.assigner = functions["reward_fn"].score, functions["reward_fn"].assigner
         tokenizer = _named(tokenizer)
         if callable(tokenizer) and not hasattr(tokenizer, "encode"):
             tokenizer = tokenizer()
-        if isinstance(prompts, str) or len(prompts) == 0:
-            raise ValueError(f"prompts is {prompts!r}; give a list with at least one text or Prompt")
         self.tokenizer = TextTokenizer(tokenizer)
-        self.prompts = [encode_prompt(prompt, self.tokenizer) for prompt in prompts]
+        self.prompts = [encode_prompt(prompt, self.tokenizer) for prompt in read_prompts(prompts)]
         longest = max(len(_ids(prompt)) for prompt in self.prompts)
         self.max_prompt_tokens = longest if max_prompt_tokens is None else max_prompt_tokens
         for number, prompt in enumerate(self.prompts):
@@ -322,23 +333,20 @@ def _is_ours(spec: EnvSpec) -> bool:
     return str(spec.entry_point).startswith("textgym.")
 
 
-def encode_prompt(prompt: Prompt | str | Messages, tokenizer: TextTokenizer) -> Prompt:
+def encode_prompt(prompt: PromptLike, tokenizer: TextTokenizer) -> Prompt:
     """Return a prompt with its ``ids`` set (int64): as given, or encoded from its text without special tokens.
 
-    A list of messages is written by the tokenizer's chat template; text and ids are then exactly the template's.
+    Begin-of-text comes before a text where ``tokenizer.add_bos`` says so and the text does not begin with it. A list of
+    messages is written by the tokenizer's chat template; text and ids are then exactly the template's.
+
+    Args:
+        prompt: what ``textgym.prompts.as_prompt`` takes.
+        tokenizer: encodes texts.
 
     Raises:
         ValueError: an id is not of the tokenizer's, or the prompt is none.
     """
-    if isinstance(prompt, list | tuple) and prompt and all(isinstance(message, Mapping) for message in prompt):
-        prompt = Prompt(*tokenizer.chat(prompt))
-    elif isinstance(prompt, str):
-        prompt = Prompt(prompt)
-    if not isinstance(prompt, Prompt):
-        raise ValueError(
-            f"a prompt is {prompt!r}, a {type(prompt).__name__}; give a Prompt, a text, or a list of messages "
-            '{"role": ..., "content": ...}'
-        )
+    prompt = as_prompt(prompt, tokenizer)
     if prompt.ids is not None:
         ids = np.asarray(prompt.ids)
         fits = ids.ndim == 1 and len(ids) > 0 and ids.dtype.kind in "iu" and ids.min() >= 0 and ids.max() < tokenizer.vocab_size
@@ -353,6 +361,8 @@ def encode_prompt(prompt: Prompt | str | Messages, tokenizer: TextTokenizer) -> 
         ids = tokenizer.encode(prompt.text)
         if len(ids) == 0:
             raise ValueError(f"prompt {prompt.text!r} encodes to no token; a model cannot predict from nothing")
+        if tokenizer.add_bos and ids[0] != tokenizer.bos_token_id:
+            ids = np.concatenate([[tokenizer.bos_token_id], ids])
     return Prompt(prompt.text, ids, prompt.metadata, prompt.group_id)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from textgym import Release, TextGenVectorEnv, releases
 from textgym.info import endings
 from textgym.vector_wrappers import drain
+from textgym_agents.guard import act
 from textgym_agents.policy import Step
 from textgym_agents.rollout import Played, Policy, Rollout, lay_out
 
@@ -104,6 +105,8 @@ class Collector:
             self._live[:] = False  # what was running is given up: the next collection starts anew
             self._tape = None
             raise
+        if self._tape is not None:
+            self._tape.sign(np.flatnonzero(self._live), self.native.response_lengths, self.version)
         self.version += 1
         return lay_out(list(self._finished.values()), self.version - 1)
 
@@ -149,18 +152,15 @@ class Collector:
         step = self._act(slots)
         if self._tape is None:
             self._tape = _Tape(len(self._live), torch.as_tensor(self._obs))
-        self._tape.write(slots, self.native.response_lengths[slots], step, self.version)
-        actions = step.tokens
-        if len(slots) < len(self._live):
-            actions = torch.zeros(len(self._live), dtype=torch.int64, device=step.tokens.device)
-            actions[torch.from_numpy(slots).to(actions.device)] = step.tokens
-        self._obs, _, _, _, info = self.envs.step(actions)
+        self._tape.write(slots, self.native.response_lengths[slots], step)
+        self._obs, _, _, _, info = self.envs.step(self._tape.actions(slots, step.tokens))
         ended = endings(info)
         if ended:
             done = np.array([ending.slot for ending in ended])
             cut = np.array([ending.slot for ending in ended if ending.truncated], dtype=np.int64)
             final_values = dict(zip(cut.tolist(), self._act(cut).values.tolist(), strict=True)) if len(cut) else {}
-            for ending, played in zip(ended, self._tape.cut_out(done, self._obs), strict=True):
+            counts = [ending.num_tokens for ending in ended]
+            for ending, played in zip(ended, self._tape.cut_out(done, counts, self._obs, self.version), strict=True):
                 self._finished[ending.episode_id] = Played(
                     int(self._order[ending.slot]),
                     int(self.native.prompt_lengths[ending.slot]),
@@ -175,8 +175,8 @@ class Collector:
         obs = self._obs if len(slots) == len(self._live) else self._obs[slots]
         if self._tells_lengths:
             lengths = (self.native.prompt_lengths + self.native.response_lengths)[slots]
-            return self.policy.act(obs, slots, lengths=lengths)  # type: ignore[call-arg]
-        return self.policy.act(obs, slots)
+            return act(self.policy, obs, slots, self.native.rules.vocab_size, lengths=lengths)
+        return act(self.policy, obs, slots, self.native.rules.vocab_size)
 
     def _keep(self, released: Sequence[Release]) -> None:
         for release in released:
@@ -192,21 +192,52 @@ class _Tape:
         self.logprobs = torch.zeros(num_envs, obs.shape[1], device=self.device)
         self.values = torch.zeros_like(self.logprobs)
         self.versions = torch.zeros_like(self.logprobs, dtype=torch.int64)
+        self._signed = np.zeros(num_envs, dtype=np.int64)  # tokens of each slot whose version is written down
+        self._actions = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
 
-    def write(self, slots: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], step: Step, version: int) -> None:
+    def write(self, slots: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], step: Step) -> None:
+        """Note what was sampled for ``columns`` of ``slots``."""
+        if self.device.type == "cpu":  # numpy's indexing costs a third of torch's on so few numbers
+            self.logprobs.numpy()[slots, columns] = step.logprobs.detach().float().cpu().numpy()
+            self.values.numpy()[slots, columns] = step.values.detach().float().cpu().numpy()
+            return
         at = torch.from_numpy(slots).to(self.device), torch.from_numpy(columns).to(self.device)
         self.logprobs[at] = step.logprobs.to(self.logprobs)
         self.values[at] = step.values.to(self.values)
-        self.versions[at] = version
 
-    def cut_out(self, slots: npt.NDArray[np.int64], obs: Any) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Copy the rows of ``slots``, whose episodes ended, and blank them: ids, logprobs, values, versions of each."""
-        rows = torch.from_numpy(slots).to(self.device)
-        ids = torch.as_tensor(obs)[rows].clamp(min=0)
-        logprobs, values, versions = self.logprobs[rows], self.values[rows], self.versions[rows]
-        for table in (self.logprobs, self.values, self.versions):
-            table[rows] = 0  # tokens of the environment are skipped over, and must not hold an earlier episode's
-        return list(zip(ids, logprobs, values, versions, strict=True))
+    def actions(self, slots: npt.NDArray[np.int64], tokens: Tensor) -> Tensor:
+        """Give the actions of all N slots, of which only ``slots`` act."""
+        if len(slots) == len(self._actions):
+            return tokens
+        if self.device.type == "cpu":
+            self._actions.numpy()[slots] = tokens.cpu().numpy()
+            return self._actions
+        return self._actions.index_copy(0, torch.from_numpy(slots).to(self.device), tokens.to(self._actions))
+
+    def sign(self, slots: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], version: int) -> None:
+        """Note that version ``version`` of the policy sampled what is not signed yet of the running episodes in ``slots``."""
+        for slot in slots.tolist():
+            self.versions[slot, self._signed[slot] : counts[slot]] = version
+            self._signed[slot] = counts[slot]
+
+    def cut_out(
+        self, slots: npt.NDArray[np.int64], counts: Sequence[int], obs: Any, version: int
+    ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Copy the rows of ``slots``, whose episodes ended with ``counts`` tokens, and blank them.
+
+        Returns:
+            ids, logprobs, values, versions of each.
+        """
+        tables = self.logprobs, self.values, self.versions
+        texts = torch.as_tensor(obs)
+        played = []
+        for slot, count in zip(slots.tolist(), counts, strict=True):
+            self.versions[slot, self._signed[slot] : count] = version
+            played.append((texts[slot].clamp(min=0), *(table[slot].clone() for table in tables)))
+            for table in tables:
+                table[slot] = 0  # tokens of the environment are skipped over, and must not hold an earlier episode's
+        self._signed[slots] = 0
+        return played
 
 
 def _check(envs: gym.vector.VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:

@@ -62,14 +62,15 @@ class Decoder:
         """Give how many rows the pass over ``in_use`` rows computes."""
         return min(self.num_rows, -(-in_use // _ROWS) * _ROWS) if self.static else in_use
 
-    def one_each(self, ids: Tensor, columns: Tensor, uniforms: Tensor, lengths: npt.NDArray[np.int64]) -> Sampled:
-        """Add one token to each of the first n rows and sample the next.
+    def one_each(self, ids: Tensor, columns: Tensor, lengths: npt.NDArray[np.int64], rows: Tensor, uniforms: Tensor) -> Sampled:
+        """Add one token to each of the first n rows, and sample the next of those that did not sit out.
 
         Args:
             ids: int64 (n,), n as ``rows_for`` gives it.
             columns: int64 (n,), where each goes; ``spare`` for rows that sit out.
-            uniforms: float32 (n,), a random number per row.
             lengths: int64 (n,) on the host, tokens of each row with the new one; 0 for rows that sit out.
+            rows: int64 (k,), the rows to sample for, in the order in which they are given back.
+            uniforms: float32 (k,), a random number for each of them.
         """
         width = int(lengths.max())
         if self.static:
@@ -77,15 +78,16 @@ class Decoder:
         if ids.device.type != "cuda" or not self.static:
             blocks = [(0, len(ids), width)] if self.static else split_rows(lengths)
             with self._small(len(ids)), attention_in_blocks(self.model.lm, blocks):
-                return self._one_each(ids, columns, uniforms, width)
+                return self.sample(self._one_each(ids, columns, width)[rows], uniforms)
         key = (len(ids), width)
+        by_row = uniforms.new_zeros(len(ids)).index_copy_(0, rows, uniforms)
         if key not in self._graphs:
-            self._graphs[key] = self._capture(ids, columns, uniforms, width)
+            self._graphs[key] = self._capture(ids, columns, by_row, width)
         graph, inputs, outputs = self._graphs[key]
-        for place, value in zip(inputs, (ids, columns, uniforms), strict=True):
+        for place, value in zip(inputs, (ids, columns, by_row), strict=True):
             place.copy_(value)
         graph.replay()
-        return Sampled(*(output.clone() for output in outputs))  # the next replay writes over them
+        return Sampled(*(output[rows] for output in outputs))  # copies: the next replay writes over them
 
     def several(self, rows: Tensor, ids: Tensor, first: Tensor, count: Tensor, width: int) -> Tensor:
         """Add several tokens to each of some rows.
@@ -110,7 +112,7 @@ class Decoder:
 
     def mixed(
         self, ids: Tensor, columns: Tensor, lengths: npt.NDArray[np.int64], texts: Tensor, rows: Tensor, counts: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Add one token to each of the first n rows, and new texts to empty ones, in one pass; where ``mixes`` says so.
 
         Args:
@@ -122,7 +124,7 @@ class Decoder:
             counts: tokens of each text.
 
         Returns:
-            States (n, hidden) of the first n rows and (g, hidden) of the texts' last tokens.
+            States (n + p, hidden) of the rows' tokens and the texts'.
         """
         n, width = len(ids), int(lengths.max())
         ends = np.cumsum(counts)
@@ -137,8 +139,7 @@ class Decoder:
         positions = torch.cat([columns.clamp(max=self.model.context_length - 1), places])
         with self._small(n + len(texts)), ragged_attention(self.model.lm, plan):
             # A mask with four dimensions is taken as it is; this one is never read.
-            hidden = self.model.policy_hidden(torch.cat([ids, texts])[None], positions[None], mask[:1], self.cache)[0]
-        return hidden[:n], hidden[torch.from_numpy(n + ends - 1)]
+            return self.model.policy_hidden(torch.cat([ids, texts])[None], positions[None], mask[:1], self.cache)[0]
 
     @torch.no_grad()
     def _mixes_exactly(self) -> bool:
@@ -154,12 +155,12 @@ class Decoder:
         try:
             self.several(zero, ids[:1, : length - 1], zero, zero + length - 1, length - 1)
             columns = torch.tensor([length - 1, self.spare])
-            one, text = self.mixed(ids[:, -1], columns, np.array([length, 0]), ids[1], zero.new_ones(length), [length])
+            states = self.mixed(ids[:, -1], columns, np.array([length, 0]), ids[1], zero.new_ones(length), [length])
         except (TypeError, AttributeError, LookupError, RuntimeError, ValueError):
             return False
         expected = self.model.policy_hidden(ids, torch.arange(length).expand_as(ids))[:, -1]
         tolerance = (0.05 if self.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))
-        return torch.allclose(torch.stack([one[0], text[0]]), expected, atol=tolerance, rtol=0)
+        return torch.allclose(states[[0, -1]], expected, atol=tolerance, rtol=0)
 
     def sample(self, states: Tensor, uniforms: Tensor) -> Sampled:
         """Sample one token from each state (n, hidden), with a random number (n,) each."""
@@ -173,25 +174,25 @@ class Decoder:
         products = tokens * 4 * self.model.policy_size**2  # of a feed-forward layer
         return small_pass(products) if self.device.type == "cpu" else nullcontext()
 
-    def _one_each(self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int) -> Sampled:
+    def _one_each(self, ids: Tensor, columns: Tensor, width: int) -> Tensor:
         mask = self.cache.aim(None, columns[:, None], width, self.dtype)
         positions = columns.clamp(max=self.model.context_length - 1)[:, None]
-        return self.sample(self.model.policy_hidden(ids[:, None], positions, mask, self.cache)[:, 0], uniforms)
+        return self.model.policy_hidden(ids[:, None], positions, mask, self.cache)[:, 0]
 
     def _capture(
         self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int
     ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]:
         """Record the pass of these shapes. Rows write the same keys and values each time it runs, so warming up is harmless."""
-        inputs = ids.clone(), columns.clone(), uniforms.clone()
+        ids, columns, uniforms = inputs = ids.clone(), columns.clone(), uniforms.clone()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):
-                self._one_each(*inputs, width)
+                self.sample(self._one_each(ids, columns, width), uniforms)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            outputs = self._one_each(*inputs, width)
+            outputs = self.sample(self._one_each(ids, columns, width), uniforms)
         return graph, inputs, outputs
 
 

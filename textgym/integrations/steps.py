@@ -1,7 +1,6 @@
-"""What every library's glue stands on: a release in steps of the agent, and advantages per stream, in numpy.
+"""A release in steps of the agent, and the advantages of one episode: what the glue of several libraries stands on.
 
-Left out on purpose: batches. One episode at a time is how libraries hand episodes over when they end, and texts are short
-against what a model costs. ``textgym_agents.returns`` has the same recursion in torch, for padded batches.
+Left out on purpose: batches. One episode at a time is how these libraries hand episodes over when they end.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from textgym.integrations.stream_gae import stream_gae
 
 
 def agent_steps(
@@ -76,11 +77,8 @@ def stream_advantages(
         gamma: discount per step of the stream.
         gae_lambda: 1 makes the advantage the stream's reward-to-go minus V.
     """
-    # The cell one past the end is what -1 reads: the successor of a last step.
-    next_values = np.append(np.asarray(values, dtype=np.float64), 0.0)
-    advantages = np.zeros(len(rewards) + 1)
-    following = successors(streams)
-    for t in range(len(rewards) - 1, -1, -1):
-        value = final_value if t == len(rewards) - 1 else next_values[following[t]]
-        advantages[t] = rewards[t] + gamma * value - values[t] + gamma * gae_lambda * advantages[following[t]]
-    return advantages[:-1].astype(np.float32)
+    # One step more of the last stream, worth the final value, is gamma times that value in the reward of the last step.
+    paid = np.array(rewards, dtype=np.float64)
+    paid[-1] += gamma * final_value
+    texts = np.zeros(len(paid), dtype=np.int64)
+    return stream_gae(paid, values, streams, texts, gamma=gamma, gae_lambda=gae_lambda).astype(np.float32)
