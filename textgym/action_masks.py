@@ -150,6 +150,11 @@ class ActionMasks:
             )
         return numbers.astype(np.int64, copy=False)
 
+    def nearest(self, number: int, action: int) -> int:
+        """Give ``action`` where the mask ``number`` allows it, else the next token that it allows, in a circle."""
+        allowed = np.flatnonzero(self.table.rows[number])
+        return int(allowed[np.searchsorted(allowed, action) % len(allowed)])
+
     def forbidden(self, action: Any, number: Any, where: str) -> ValueError:
         """Name an action that the mask ``number`` leaves out, and what may be done."""
         allowed = np.flatnonzero(self.table.rows[int(number)])
