@@ -49,10 +49,10 @@ def test_attention_in_blocks_equals_attention_over_all_columns(letters, shape, m
         at = torch.arange(17).expand(4, -1)
         last = torch.from_numpy(lengths - 1)[:, None]
         with torch.no_grad():
-            model.hidden(ids, at, cache.aim(None, at, 17, lm.dtype), cache)
+            model.policy_hidden(ids, at, cache.aim(None, at, 17, lm.dtype), cache)
             mask = cache.aim(None, last, 17, lm.dtype)
             with attention_in_blocks(lm, blocks):
-                results.append(model.hidden(ids.gather(1, last), last, mask, cache))
+                results.append(model.policy_hidden(ids.gather(1, last), last, mask, cache))
     assert seen[:3] == [(2, 3), (1, 9), (1, 17)]
     assert torch.allclose(*results, atol=1e-5)
     assert lm.config._attn_implementation == "sdpa"

@@ -339,13 +339,13 @@ def test_what_is_cached_of_carried_texts_is_kept_where_nothing_was_learned(lette
     for has_learned in (True, False):
         policy, collector = carried(letters)
         collector.collect(6)
-        hidden, counts = policy.model.hidden, []
+        hidden, counts = policy.model.policy_hidden, []
 
         def run(ids, *rest, hidden=hidden, counts=counts):
             counts.append(ids.numel())
             return hidden(ids, *rest)
 
-        monkeypatch.setattr(policy.model, "hidden", run)
+        monkeypatch.setattr(policy.model, "policy_hidden", run)
         ids = collector.collect(6, has_learned=has_learned).ids
         results.append((ids.tolist(), sum(counts)))
     assert results[0][0] == results[1][0]

@@ -62,8 +62,8 @@ def test_the_floor_decodes_every_row_in_every_pass(small):
     floor = DecodeFloor(model, load, 4, seed=0)
     passes = load.useful // 4
     seen = []
-    original = model.hidden
-    model.hidden = lambda ids, *rest: seen.append(ids.shape) or original(ids, *rest)
+    original = model.policy_hidden
+    model.policy_hidden = lambda ids, *rest: seen.append(ids.shape) or original(ids, *rest)
     assert floor.run()[0] == 4 * passes
     assert seen == [(4, 1)] * passes
 
@@ -85,8 +85,10 @@ def test_shares_are_parts_of_one_and_leave_no_clock_behind():
     assert set(parts) == {"model", "sampling", "environment", "bookkeeping"}
     assert sum(parts.values()) == pytest.approx(1.0)
     assert all(part > 0 for part in parts.values())
-    assert "hidden" not in vars(model)
-    assert isinstance(model.hidden(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int64)), torch.Tensor)
+    assert "policy_hidden" not in vars(model)
+    assert isinstance(
+        model.policy_hidden(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int64)), torch.Tensor
+    )
 
 
 def test_the_faster_number_of_threads_is_kept_and_the_other_closed():

@@ -99,11 +99,20 @@ def test_every_text_is_in_exactly_one_pass_and_passes_keep_their_bound(lengths, 
         assert cells <= max(max_tokens, max(lengths))
 
 
-def test_a_model_that_lets_texts_of_a_row_mix_is_found_out(letters):
-    model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
-    hidden = model.hidden
+@pytest.mark.parametrize("which", ["policy_hidden", "value_hidden"])
+def test_a_model_that_lets_texts_of_a_row_mix_is_found_out(letters, which):
+    lm = build_lm("gpt2", len(letters))
+    model = ActorCritic(lm, letters, CONTEXT, build_lm("gpt2", len(letters), seed=1) if which == "value_hidden" else None)
+    run = getattr(model, which)
     causal = torch.full((10, 10), torch.finfo(torch.float32).min).triu(1)[None, None]
-    model.hidden = lambda ids, positions, mask=None, cache=None: hidden(ids, positions, causal, cache)
-    assert not packs_exactly(model)
-    model.hidden = lambda ids, positions, mask=None, cache=None: hidden(ids, torch.arange(ids.shape[1])[None], mask, cache)
-    assert not packs_exactly(model)
+    assert packs_exactly(model)
+
+    def sees_all(ids, positions, mask=None):
+        return run(ids, positions, causal[..., : ids.shape[1], : ids.shape[1]])
+
+    def counts_on(ids, positions, mask=None):
+        return run(ids, torch.arange(ids.shape[1])[None], mask)
+
+    for broken in (sees_all, counts_on):
+        setattr(model, which, broken)
+        assert not packs_exactly(model)

@@ -67,13 +67,13 @@ def test_act_and_evaluate_agree_on_the_same_text(letters):
 
 def counted(policy, monkeypatch):
     """Count the tokens that the model runs."""
-    counts, hidden = [], policy.model.hidden
+    counts, hidden = [], policy.model.policy_hidden
 
     def run(ids, *args):
         counts.append(ids.numel())
         return hidden(ids, *args)
 
-    monkeypatch.setattr(policy.model, "hidden", run)
+    monkeypatch.setattr(policy.model, "policy_hidden", run)
     return counts
 
 

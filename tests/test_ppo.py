@@ -303,8 +303,10 @@ def test_the_head_in_chunks_learns_the_same(letters, monkeypatch):
 
 def test_a_model_that_cannot_be_packed_is_sorted(letters):
     model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
-    hidden = model.hidden
-    model.hidden = lambda ids, positions, mask=None, cache=None: hidden(ids, torch.arange(ids.shape[1])[None], mask, cache)
+    hidden = model.policy_hidden
+    model.policy_hidden = lambda ids, positions, mask=None, cache=None: hidden(
+        ids, torch.arange(ids.shape[1])[None], mask, cache
+    )
     assert PPO(CausalLMPolicy(model, 4)).passes.how == "sorted"
 
 

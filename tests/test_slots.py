@@ -29,7 +29,7 @@ def test_logits_equal_a_full_forward_with_ragged_rows_side_by_side(letters, shap
         at = torch.tensor(columns)
         mask = cache.aim(torch.tensor(rows), at, width, lm.dtype)
         with torch.no_grad():
-            hidden = model.hidden(torch.tensor(ids), at.clamp(max=CONTEXT - 1), mask, cache)
+            hidden = model.policy_hidden(torch.tensor(ids), at.clamp(max=CONTEXT - 1), mask, cache)
             logits = model.logits(hidden)
         for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
             assert (logits[i, count - 1] - full(lm, texts[row])).abs().max() < 1e-4
@@ -59,7 +59,7 @@ def test_rows_read_in_place_equal_rows_read_by_index(letters):
     for rows in (None, torch.tensor([0, 1])):
         cache = model.slot_cache(4)
         with torch.no_grad():
-            out.append(model.hidden(ids, at, cache.aim(rows, at, 3, lm.dtype), cache))
+            out.append(model.policy_hidden(ids, at, cache.aim(rows, at, 3, lm.dtype), cache))
     assert torch.equal(*out)
 
 
@@ -70,10 +70,10 @@ def test_copied_rows_hold_the_same_texts(letters):
     ids = torch.tensor([[2, 3], [4, 5], [6, 7], [8, 9]])
     at = torch.arange(2).expand_as(ids)
     with torch.no_grad():
-        model.hidden(ids, at, cache.aim(None, at, 2, lm.dtype), cache)
+        model.policy_hidden(ids, at, cache.aim(None, at, 2, lm.dtype), cache)
         cache.copy_rows(torch.tensor([1, 3]), torch.tensor([0, 1]), 2)
         at = torch.full((2, 1), 2)
-        hidden = model.hidden(torch.tensor([[2], [3]]), at, cache.aim(None, at, 3, lm.dtype), cache)
+        hidden = model.policy_hidden(torch.tensor([[2], [3]]), at, cache.aim(None, at, 3, lm.dtype), cache)
         logits = model.logits(hidden)[:, 0]
     assert (logits[0] - full(lm, [4, 5, 2])).abs().max() < 1e-4
     assert (logits[1] - full(lm, [8, 9, 3])).abs().max() < 1e-4

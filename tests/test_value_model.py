@@ -1,9 +1,14 @@
-import numpy as np
 import pytest
 import torch
 from agent_kit import CONTEXT, build_lm
+from gymnasium.vector import AutoresetMode
 from textgym_agents import ActorCritic, CausalLMPolicy
+from textgym_agents.collector import collect
+from textgym_agents.minibatch import Passes
+from textgym_agents.ppo import PPO, PPOConfig
 from transformers import AutoModel
+
+from textgym import PromptTask, TextGenVectorEnv
 
 
 def build(letters, family="gpt2", value_family="llama"):
@@ -29,24 +34,35 @@ def test_values_are_the_second_models_and_logits_the_firsts(letters, family, val
     assert torch.allclose(logprobs[0], expected, atol=1e-5)
 
 
-def test_values_while_acting_come_through_a_cache_of_their_own(letters):
-    """Ragged prompts, decode, a slot that ends and begins anew, and rows that are moved together."""
+@pytest.mark.parametrize("how", ["packed", "sorted", "padded"])
+def test_values_of_a_collection_are_read_in_one_pass_and_those_of_final_states_too(letters, how):
+    """While texts are written no value is computed; truncated texts have a final state, whose value is asked for as well."""
     model, value_lm = build(letters)
-    policy = CausalLMPolicy(model, 4)
-    texts = {slot: [2 + slot] * (slot + 1) for slot in range(4)}
-    for step in range(6):
-        if step == 3:
-            policy.reset_slots([0, 1, 2])
-            texts = {3: texts[3]}  # the other three are over: its row is moved to the front
-        if step == 5:
-            texts[0] = [5]
-        obs = np.full((len(texts), CONTEXT), -1)
-        for row, text in enumerate(texts.values()):
-            obs[row, : len(text)] = text
-        out = policy.act(obs, list(texts))
-        for row, text in enumerate(texts.values()):
-            assert out.values[row].item() == pytest.approx(own_values(model, value_lm, text)[-1].item(), abs=1e-4)
-            text.append(int(out.tokens[row]))
+    task = PromptTask(["a", "bcd"], letters, lambda episodes: [1.0] * len(episodes), max_new_tokens=6)
+    task.length_limit = "truncate"
+    envs = TextGenVectorEnv(4, task, autoreset_mode=AutoresetMode.DISABLED, output="torch")
+    envs.reset(seed=0)
+    rollout = collect(envs, CausalLMPolicy(model, 4), 12)
+    assert not rollout.values.any() and rollout.truncated.any() and rollout.terminated.any()
+    values, final_values = Passes(how, 64, 1.0).values(model, rollout, 5)
+    assert values.shape == rollout.values.shape and torch.equal(final_values != 0, rollout.truncated)
+    for row in range(len(rollout)):
+        start, count = int(rollout.prompt_lengths[row]), int(rollout.num_tokens[row])
+        own = own_values(model, value_lm, rollout.ids[row, : start + count].tolist())
+        assert torch.allclose(values[row, :count], own[start - 1 : -1], atol=1e-5)
+        assert not values[row, count:].any()
+        assert final_values[row].item() == pytest.approx(own[-1].item() if rollout.truncated[row] else 0.0, abs=1e-5)
+
+
+def test_ppo_learns_from_values_that_were_read_afterwards(letters):
+    model, _ = build(letters)
+    task = PromptTask(["a", "bcd"], letters, lambda episodes: [1.0] * len(episodes), max_new_tokens=6)
+    envs = TextGenVectorEnv(4, task, autoreset_mode=AutoresetMode.DISABLED, output="torch")
+    envs.reset(seed=0)
+    config = PPOConfig(episodes_per_update=16, minibatch_episodes=16, learning_rate=3e-3, anneal=False)
+    ppo = PPO(CausalLMPolicy(model, 4), config)
+    explained = [ppo.update(envs)["value_loss"] for _ in range(8)]
+    assert explained[-1] < 0.5 * explained[0]
 
 
 def test_the_value_loss_does_not_reach_the_language_model(letters):

@@ -33,7 +33,7 @@ class Sampled(NamedTuple):
     logprobs: Tensor
     """float32 (n,)."""
     values: Tensor
-    """float32 (n,)."""
+    """float32 (n,); zeros where values come from a second model."""
 
 
 class Decoder:
@@ -98,14 +98,14 @@ class Decoder:
             width: one past the largest column.
 
         Returns:
-            States of each row's last new token, as ``ActorCritic.hidden`` gives them, (g, hidden).
+            States of each row's last new token, as ``ActorCritic.policy_hidden`` gives them, (g, hidden).
         """
         columns = first[:, None] + torch.arange(ids.shape[1], device=ids.device)
         outside = columns >= (first + count)[:, None]
         positions = columns.clamp(max=self.model.context_length - 1)
         mask = self.cache.aim(rows, columns.masked_fill(outside, self.spare), width, self.dtype)
         with self._small(ids.numel()):
-            hidden = self.model.hidden(ids.masked_fill(outside, 0), positions, mask, self.cache)
+            hidden = self.model.policy_hidden(ids.masked_fill(outside, 0), positions, mask, self.cache)
         return hidden[torch.arange(len(ids), device=ids.device), count - 1]
 
     def mixed(
@@ -137,7 +137,7 @@ class Decoder:
         positions = torch.cat([columns.clamp(max=self.model.context_length - 1), places])
         with self._small(n + len(texts)), ragged_attention(self.model.lm, plan):
             # A mask with four dimensions is taken as it is; this one is never read.
-            hidden = self.model.hidden(torch.cat([ids, texts])[None], positions[None], mask[:1], self.cache)[0]
+            hidden = self.model.policy_hidden(torch.cat([ids, texts])[None], positions[None], mask[:1], self.cache)[0]
         return hidden[:n], hidden[torch.from_numpy(n + ends - 1)]
 
     @torch.no_grad()
@@ -157,7 +157,7 @@ class Decoder:
             one, text = self.mixed(ids[:, -1], columns, np.array([length, 0]), ids[1], zero.new_ones(length), [length])
         except (TypeError, AttributeError, LookupError, RuntimeError, ValueError):
             return False
-        expected = self.model.hidden(ids, torch.arange(length).expand_as(ids))[:, -1]
+        expected = self.model.policy_hidden(ids, torch.arange(length).expand_as(ids))[:, -1]
         tolerance = (0.05 if self.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))
         return torch.allclose(torch.stack([one[0], text[0]]), expected, atol=tolerance, rtol=0)
 
@@ -165,16 +165,18 @@ class Decoder:
         """Sample one token from each state (n, hidden), with a random number (n,) each."""
         with self._small(len(states)):
             tokens, logprobs = sample(self.model.logits(states), uniforms, self.sampling)
-            return Sampled(tokens, logprobs, self.model.values(states))
+            # A value model of its own reads whole texts once they are there: beside every token it would cost a second pass.
+            values = self.model.values(states) if self.model.value_lm is None else torch.zeros_like(logprobs)
+            return Sampled(tokens, logprobs, values)
 
     def _small(self, tokens: int) -> AbstractContextManager[None]:
-        products = tokens * 4 * self.model.hidden_size**2  # of a feed-forward layer
+        products = tokens * 4 * self.model.policy_size**2  # of a feed-forward layer
         return small_pass(products) if self.device.type == "cpu" else nullcontext()
 
     def _one_each(self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int) -> Sampled:
         mask = self.cache.aim(None, columns[:, None], width, self.dtype)
         positions = columns.clamp(max=self.model.context_length - 1)[:, None]
-        return self.sample(self.model.hidden(ids[:, None], positions, mask, self.cache)[:, 0], uniforms)
+        return self.sample(self.model.policy_hidden(ids[:, None], positions, mask, self.cache)[:, 0], uniforms)
 
     def _capture(
         self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from textgym_agents.packing import How, MicroBatch, micro_batches
 from textgym_agents.rollout import Rollout
@@ -67,6 +67,24 @@ class Passes:
                 width = self.width(rollout, part)
                 logprobs[part.texts, :width], values[part.texts, :width], _ = self.run(model, rollout, part)
         return logprobs, values
+
+    @torch.no_grad()
+    def values(self, model: Any, rollout: Rollout, episodes_at_once: int) -> tuple[Tensor, Tensor]:
+        """Evaluate a whole collection's values alone, (E, T), and those of final states, (E,), as ``Rollout`` has them."""
+        table = nn.functional.pad(torch.zeros_like(rollout.values), (0, 1))  # a column more: a final state may stand there
+        wanted = nn.functional.pad(rollout.agent_mask, (0, 1))
+        cut = rollout.truncated.nonzero()[:, 0]
+        wanted[cut, rollout.num_tokens[cut]] = True
+        for episodes in torch.arange(len(rollout), device=rollout.ids.device).split(episodes_at_once):
+            for part in self.divide(rollout, episodes):
+                length = int((rollout.prompt_lengths + rollout.num_tokens)[part.texts].max())
+                width = self.width(rollout, part) + 1
+                ids, mask = rollout.ids[part.texts, :length], wanted[part.texts, :width]
+                table[part.texts, :width] = model.state_values(ids, rollout.prompt_lengths[part.texts], mask, part.layout)
+        final_values = torch.zeros_like(rollout.final_values)
+        final_values[cut] = table[cut, rollout.num_tokens[cut]]
+        table[cut, rollout.num_tokens[cut]] = 0
+        return table[:, :-1], final_values
 
 
 def minibatches(episodes: int, size: int, epochs: int, count: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -24,7 +24,6 @@ from textgym_agents.masks import Windows, layer_windows
 from textgym_agents.packing import Layout
 from textgym_agents.slots import SlotCache
 from textgym_agents.support import LogitRule, check_fit, check_value_model, head_of, probe
-from textgym_agents.value_model import PairCache
 
 
 class ActorCritic(nn.Module):
@@ -65,7 +64,6 @@ class ActorCritic(nn.Module):
             check_value_model(value_lm, lm, tokenizer.vocab_size, context_length)
             self.value_lm = value_lm.base_model.eval()  # a head of its own would only cost memory
             value_size = int(value_lm.config.get_text_config().hidden_size)
-        self.hidden_size: int = self.policy_size + value_size
         # Starts at 0, so that no random number is drawn and the first advantages are the returns themselves.
         self.value_head = nn.utils.skip_init(nn.Linear, value_size or self.policy_size, 1, dtype=lm.dtype, device=lm.device)
         for parameter in self.value_head.parameters():
@@ -81,21 +79,22 @@ class ActorCritic(nn.Module):
         """Attention layers of the language model, as the cache needs them."""
         return int(self.lm.config.get_text_config().num_hidden_layers)
 
-    def slot_cache(self, num_rows: int) -> SlotCache | PairCache:
-        """Make an empty cache with a row for each of ``num_rows`` slots."""
-        cache = SlotCache(self.num_layers, num_rows, self.context_length, self.windows)
-        if self.value_lm is None:
-            return cache
-        layers = int(self.value_lm.config.get_text_config().num_hidden_layers)
-        return PairCache(cache, SlotCache(layers, num_rows, self.context_length, self.windows))
+    def slot_cache(self, num_rows: int) -> SlotCache:
+        """Make an empty cache of the language model with a row for each of ``num_rows`` slots."""
+        return SlotCache(self.num_layers, num_rows, self.context_length, self.windows)
 
-    def hidden(self, ids: Tensor, positions: Tensor, mask: Any = None, cache: SlotCache | PairCache | None = None) -> Tensor:
+    def policy_hidden(self, ids: Tensor, positions: Tensor, mask: Any = None, cache: SlotCache | None = None) -> Tensor:
+        """Run the language model without its head. ids, positions (B, q) -> (B, q, policy_size); masks: ``attention_masks``."""
+        return _run(self.lm.base_model, ids, positions, mask, cache)
+
+    def value_hidden(self, ids: Tensor, positions: Tensor, mask: Any = None) -> Tensor:
+        """Run the model whose states the value head reads. ids, positions (B, q) -> (B, q, its hidden size)."""
+        return _run(self.lm.base_model if self.value_lm is None else self.value_lm, ids, positions, mask, None)
+
+    def hidden(self, ids: Tensor, positions: Tensor, mask: Any = None) -> Tensor:
         """Run the models without their heads. ids, positions (B, q) -> (B, q, hidden); masks as ``attention_masks``."""
-        if self.value_lm is None:
-            return _run(self.lm.base_model, ids, positions, mask, cache)
-        first, second = (cache.policy, cache.value) if isinstance(cache, PairCache) else (None, None)
-        policy = _run(self.lm.base_model, ids, positions, mask, first)
-        return torch.cat([policy, _run(self.value_lm, ids, positions, mask, second)], -1)
+        policy = self.policy_hidden(ids, positions, mask)
+        return policy if self.value_lm is None else torch.cat([policy, self.value_hidden(ids, positions, mask)], -1)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Give the float32 logits of the V tokens, as the model itself does. (..., hidden) -> (..., V)."""
@@ -138,20 +137,36 @@ class ActorCritic(nn.Module):
         """
         rows, columns = mask.nonzero(as_tuple=True)
         places = prompt_lengths[rows] + columns
-        if layout is None:
-            # Padding is on the right and attention is causal, so no token of a text ever sees it: no mask is needed.
-            hidden = self.hidden(ids, torch.arange(ids.shape[1], device=ids.device).expand_as(ids))
-            starts = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
-        else:
-            masks = layout.masks(self.windows, working_dtype(head_of(self.lm).weight))
-            hidden = self.hidden(layout.place(ids), layout.positions, masks)
-            starts = layout.starts
-        # The state before a token predicts it.
-        states = hidden.flatten(0, 1).index_select(0, starts[rows] + places - 1)
+        states = self._states_before(self.hidden, ids, rows, places, layout)
         logprobs, entropy = self._head_in_chunks(states, ids[rows, places], temperature)
         values = self.values(states)
         blank = torch.zeros(mask.shape, dtype=torch.float32, device=ids.device)
         return tuple(blank.index_put((rows, columns), x.float()) for x in (logprobs, values, entropy))
+
+    def state_values(self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor, layout: Layout | None = None) -> Tensor:
+        """Give only the values, running only the model that they come from; see ``forward``.
+
+        Column t of ``mask`` asks for V before response token t; of a text with n response tokens column n is its final state.
+        """
+        rows, columns = mask.nonzero(as_tuple=True)
+        states = self._states_before(self.value_hidden, ids, rows, prompt_lengths[rows] + columns, layout)
+        values = self.value_head(states).squeeze(-1).float()
+        return torch.zeros(mask.shape, dtype=torch.float32, device=ids.device).index_put((rows, columns), values)
+
+    def _states_before(
+        self, run: Callable[..., Tensor], ids: Tensor, rows: Tensor, places: Tensor, layout: Layout | None
+    ) -> Tensor:
+        """Give the states (K, hidden) of the tokens before ``places`` (K,) in the texts ``rows`` (K,)."""
+        if layout is None:
+            # Padding is on the right and attention is causal, so no token of a text ever sees it: no mask is needed.
+            hidden = run(ids, torch.arange(ids.shape[1], device=ids.device).expand_as(ids))
+            starts = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
+        else:
+            masks = layout.masks(self.windows, working_dtype(head_of(self.lm).weight))
+            hidden = run(layout.place(ids), layout.positions, masks)
+            starts = layout.starts
+        # The state before a token predicts it.
+        return hidden.flatten(0, 1).index_select(0, starts[rows] + places - 1)
 
     def _head_in_chunks(self, states: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probs and entropy of K tokens, in chunks: the logits of all K are never in memory at once."""

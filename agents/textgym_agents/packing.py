@@ -123,19 +123,20 @@ def _packed(texts: Tensor, counts: Sequence[int], rows: Sequence[Sequence[int]])
 
 @torch.no_grad()
 def packs_exactly(model: SplitModel) -> bool:
-    """Compare packed with unpacked logits on a few tokens: does this model keep the texts of a row apart?"""
+    """Compare packed with unpacked states on a few tokens: do these models keep the texts of a row apart?"""
     most = model.context_length
     lengths = [min(n, 5) for n in (most - most // 2, most // 2) if n]  # one row of both is no longer than a text may be
     ids = torch.arange(len(lengths) * max(lengths), device=model.lm.device) % model.vocab_size
     ids = ids.reshape(len(lengths), -1)
     layout = lay_out([range(len(lengths))], lengths, ids.device)
-    hidden = model.hidden(layout.place(ids), layout.positions, layout.masks(model.windows, model.lm.dtype))
-    packed = model.logits(hidden)[0]
-    start = 0
-    for row, length in zip(ids, lengths, strict=True):
-        expected = model.lm(input_ids=row[None, :length], use_cache=False).logits[0, :, : model.vocab_size].float()
-        tolerance = (0.05 if model.lm.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))
-        if not torch.allclose(packed[start : start + length], expected, atol=tolerance, rtol=0):
-            return False
-        start += length
+    masks = layout.masks(model.windows, model.lm.dtype)
+    for run in (model.policy_hidden, model.value_hidden):
+        packed = run(layout.place(ids), layout.positions, masks)[0]
+        start = 0
+        for row, length in zip(ids, lengths, strict=True):
+            expected = run(row[None, :length], torch.arange(length, device=ids.device)[None])[0]
+            tolerance = (0.05 if model.lm.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))
+            if not torch.allclose(packed[start : start + length], expected, atol=tolerance, rtol=0):
+                return False
+            start += length
     return True

@@ -31,7 +31,8 @@ class Step:
     logprobs: Tensor
     """float32 (n,), log-probability of each under the distribution that it was sampled from."""
     values: Tensor
-    """float32 (n,), V of the state before the token; zeros from a policy without a critic."""
+    """float32 (n,), V of the state before the token; zeros from a policy without a critic, or whose critic reads whole
+    texts afterwards (a value model of its own)."""
 
 
 class CausalLMPolicy:

@@ -247,7 +247,12 @@ class PPO:
 
         That is what was sampled, unless an older policy did, or the distribution was cut (top-k, top-p), or training runs in
         another precision. Then the clip range is laid around the policy as it stands (decoupled PPO), and tokens are weighted.
+        A value model of its own has not seen the texts yet.
         """
+        if self.policy.model.value_lm is not None:
+            with self._autocast():
+                found = self.passes.values(self.policy.model, rollout, self.config.minibatch_episodes)
+            rollout = replace(rollout, values=found[0], final_values=found[1])
         fresh = bool((rollout.policy_version == rollout.version)[rollout.agent_mask].all())
         if fresh and not self.policy.sampling.truncates and self.config.precision == "float32":
             return rollout, None

@@ -54,8 +54,12 @@ class SplitModel(Protocol):
         """Make an empty cache."""
         ...
 
-    def hidden(self, ids: Tensor, positions: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
+    def policy_hidden(self, ids: Tensor, positions: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
         """Run it without its head."""
+        ...
+
+    def value_hidden(self, ids: Tensor, positions: Tensor, mask: Any = None) -> Tensor:
+        """Run the model that the values come from."""
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -164,7 +168,7 @@ def _differences(model: SplitModel) -> Iterator[tuple[str, float]]:
     length = min(4, model.context_length)
     ids = (torch.arange(2 * length, device=model.lm.device) % model.vocab_size).reshape(2, length)
     positions = torch.arange(length, device=ids.device).expand_as(ids)
-    states = model.hidden(ids, positions)
+    states = model.policy_hidden(ids, positions)
     with _large_logits(model, states):
         own = model.lm(input_ids=ids, use_cache=False).logits[..., : model.vocab_size].float()
         yield "what follows its head is not in its config as a factor or a soft cap", _share(model.logits(states), own)
@@ -172,7 +176,9 @@ def _differences(model: SplitModel) -> Iterator[tuple[str, float]]:
         steps = []
         for column in range(length):
             at = positions[:, column : column + 1]
-            steps.append(model.hidden(ids[:, column : column + 1], at, cache.aim(None, at, column + 1, model.lm.dtype), cache))
+            steps.append(
+                model.policy_hidden(ids[:, column : column + 1], at, cache.aim(None, at, column + 1, model.lm.dtype), cache)
+            )
         cached = torch.cat(steps, dim=1)
         yield "it does not decode through a standard KV cache", max(_share(model.logits(cached), own), _share(cached, states))
     if length == 4:
@@ -182,8 +188,8 @@ def _differences(model: SplitModel) -> Iterator[tuple[str, float]]:
         ids = (torch.arange(min(max(windows) + 2, model.context_length), device=ids.device) % model.vocab_size)[None]
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
         cache = model.slot_cache(1)
-        cached = model.hidden(ids, positions, cache.aim(None, positions, ids.shape[1], model.lm.dtype), cache)
-        yield "its sliding window is not as its config says", _share(cached, model.hidden(ids, positions))
+        cached = model.policy_hidden(ids, positions, cache.aim(None, positions, ids.shape[1], model.lm.dtype), cache)
+        yield "its sliding window is not as its config says", _share(cached, model.policy_hidden(ids, positions))
 
 
 def _uneven(model: SplitModel, ids: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,7 +199,7 @@ def _uneven(model: SplitModel, ids: Tensor, states: Tensor) -> tuple[Tensor, Ten
     for columns, width in (([[0, spare, spare], [0, 1, 2]], 3), ([[1, 2], [3, spare]], 4)):
         at = torch.tensor(columns, device=ids.device)
         places = at.clamp(max=ids.shape[1] - 1)
-        hidden = model.hidden(ids.gather(1, places), places, cache.aim(None, at, width, model.lm.dtype), cache)
+        hidden = model.policy_hidden(ids.gather(1, places), places, cache.aim(None, at, width, model.lm.dtype), cache)
     return torch.stack([hidden[0, 1], hidden[1, 0]]), torch.stack([states[0, 2], states[1, 3]])
 
 

@@ -27,7 +27,7 @@ class WholeText(BaseFeaturesExtractor):
     """The last token's hidden state, from a pass over the texts of the batch, cut to the longest of them."""
 
     def __init__(self, observation_space: gym.Space[Any], model: ActorCritic) -> None:
-        super().__init__(observation_space, features_dim=model.hidden_size)
+        super().__init__(observation_space, features_dim=model.policy_size)
         self.model = model
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
