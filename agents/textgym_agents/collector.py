@@ -21,6 +21,7 @@ from torch import Tensor
 
 from textgym import Release, TextGenVectorEnv, releases
 from textgym.info import endings
+from textgym.torch_store import DeviceMasks
 from textgym.vector_wrappers import drain
 from textgym_agents.policy import Step
 from textgym_agents.rollout import Played, Policy, Rollout, lay_out
@@ -68,7 +69,16 @@ class Collector:
         self.max_staleness = max_staleness
         self.version = 0
         """Collections that are done: the version of the policy that plays the next one."""
-        self._tells_lengths = "lengths" in inspect.signature(policy.act).parameters
+        parameters = inspect.signature(policy.act).parameters
+        self._tells_lengths = "lengths" in parameters
+        masks = self.native.rules.masks
+        if masks is not None and "allowed" not in parameters:
+            raise ValueError(
+                f"{type(self.native.rules.task).__name__} has action masks but {type(policy).__name__}.act does not ask for "
+                "them; give act a parameter 'allowed', bool (n, V), and sample among those tokens"
+            )
+        device = torch.as_tensor(self.native.as_output(np.zeros(0))).device
+        self._masks = None if masks is None else DeviceMasks(masks.table, device)
         self._live = np.zeros(envs.num_envs, dtype=np.bool_)
         self._order = np.zeros(envs.num_envs, dtype=np.int64)  # which episode of all each slot plays
         self._born = np.zeros(envs.num_envs, dtype=np.int64)  # version that began each slot's episode
@@ -105,7 +115,7 @@ class Collector:
             self._tape = None
             raise
         self.version += 1
-        return lay_out(list(self._finished.values()), self.version - 1)
+        return lay_out(list(self._finished.values()), self.version - 1, None if self._masks is None else self._masks.rows())
 
     def _play(self, episodes: int) -> None:
         first = self._started
@@ -149,7 +159,10 @@ class Collector:
         step = self._act(slots)
         if self._tape is None:
             self._tape = _Tape(len(self._live), torch.as_tensor(self._obs))
-        self._tape.write(slots, self.native.response_lengths[slots], step, self.version)
+        columns = self.native.response_lengths[slots]
+        self._tape.write(slots, columns, step, self.version)
+        if self._masks is not None:
+            self._tape.write_masks(slots, columns, self.native.mask_numbers[slots])
         actions = step.tokens
         if len(slots) < len(self._live):
             actions = torch.zeros(len(self._live), dtype=torch.int64, device=step.tokens.device)
@@ -160,12 +173,17 @@ class Collector:
             done = np.array([ending.slot for ending in ended])
             cut = np.array([ending.slot for ending in ended if ending.truncated], dtype=np.int64)
             final_values = dict(zip(cut.tolist(), self._act(cut).values.tolist(), strict=True)) if len(cut) else {}
-            for ending, played in zip(ended, self._tape.cut_out(done, self._obs), strict=True):
+            cuts = self._tape.cut_out(done, self._obs)
+            for ending, (ids, logprobs, values, versions, masks) in zip(ended, cuts, strict=True):
                 self._finished[ending.episode_id] = Played(
                     int(self._order[ending.slot]),
                     int(self.native.prompt_lengths[ending.slot]),
-                    *played,
+                    ids,
+                    logprobs,
+                    values,
+                    versions,
                     final_values.get(ending.slot, 0.0),
+                    mask_numbers=masks,
                 )
             self.policy.reset_slots(done)
             self._live[done] = False
@@ -173,10 +191,13 @@ class Collector:
 
     def _act(self, slots: npt.NDArray[np.int64]) -> Step:
         obs = self._obs if len(slots) == len(self._live) else self._obs[slots]
+        told: dict[str, Any] = {}
         if self._tells_lengths:
-            lengths = (self.native.prompt_lengths + self.native.response_lengths)[slots]
-            return self.policy.act(obs, slots, lengths=lengths)  # type: ignore[call-arg]
-        return self.policy.act(obs, slots)
+            told["lengths"] = (self.native.prompt_lengths + self.native.response_lengths)[slots]
+        if self._masks is not None:
+            rows = self._masks.rows()
+            told["allowed"] = rows[torch.from_numpy(self.native.mask_numbers[slots]).to(rows.device)]
+        return self.policy.act(obs, slots, **told)
 
     def _keep(self, released: Sequence[Release]) -> None:
         for release in released:
@@ -192,6 +213,7 @@ class _Tape:
         self.logprobs = torch.zeros(num_envs, obs.shape[1], device=self.device)
         self.values = torch.zeros_like(self.logprobs)
         self.versions = torch.zeros_like(self.logprobs, dtype=torch.int64)
+        self.mask_numbers: Tensor | None = None
 
     def write(self, slots: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], step: Step, version: int) -> None:
         at = torch.from_numpy(slots).to(self.device), torch.from_numpy(columns).to(self.device)
@@ -199,14 +221,22 @@ class _Tape:
         self.values[at] = step.values.to(self.values)
         self.versions[at] = version
 
-    def cut_out(self, slots: npt.NDArray[np.int64], obs: Any) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Copy the rows of ``slots``, whose episodes ended, and blank them: ids, logprobs, values, versions of each."""
+    def write_masks(self, slots: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) -> None:
+        if self.mask_numbers is None:
+            self.mask_numbers = torch.zeros_like(self.versions)
+        at = torch.from_numpy(slots).to(self.device), torch.from_numpy(columns).to(self.device)
+        self.mask_numbers[at] = torch.from_numpy(numbers).to(self.device)
+
+    def cut_out(self, slots: npt.NDArray[np.int64], obs: Any) -> list[tuple[Any, ...]]:
+        """Copy the rows of ``slots``, whose episodes ended, and blank them: ids, logprobs, values, versions, masks of each."""
         rows = torch.from_numpy(slots).to(self.device)
         ids = torch.as_tensor(obs)[rows].clamp(min=0)
         logprobs, values, versions = self.logprobs[rows], self.values[rows], self.versions[rows]
-        for table in (self.logprobs, self.values, self.versions):
-            table[rows] = 0  # tokens of the environment are skipped over, and must not hold an earlier episode's
-        return list(zip(ids, logprobs, values, versions, strict=True))
+        masks = [None] * len(slots) if self.mask_numbers is None else self.mask_numbers[rows]
+        for table in (self.logprobs, self.values, self.versions, self.mask_numbers):
+            if table is not None:
+                table[rows] = 0  # tokens of the environment are skipped over, and must not hold an earlier episode's
+        return list(zip(ids, logprobs, values, versions, masks, strict=True))
 
 
 def _check(envs: gym.vector.VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:

@@ -18,7 +18,7 @@ from torch import Tensor
 from textgym_agents.blocks import Ragged, attention_in_blocks, ragged_attention, split_rows
 from textgym_agents.masks import FULL, attention_masks
 from textgym_agents.model import ActorCritic
-from textgym_agents.sampling import Sampling, sample
+from textgym_agents.sampling import Draws, Sampling, sample
 from textgym_agents.slots import SlotCache
 from textgym_agents.threads import small_pass
 
@@ -56,19 +56,19 @@ class Decoder:
         self.static = self.device.type == "cuda" if static is None else static
         self.mixes = self._mixes_exactly()
         """Whether new texts can be run beside the rows that go on, see ``mixed``."""
-        self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]] = {}
+        self._graphs: dict[tuple[int, int, bool], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]] = {}
 
     def rows_for(self, in_use: int) -> int:
         """Give how many rows the pass over ``in_use`` rows computes."""
         return min(self.num_rows, -(-in_use // _ROWS) * _ROWS) if self.static else in_use
 
-    def one_each(self, ids: Tensor, columns: Tensor, uniforms: Tensor, lengths: npt.NDArray[np.int64]) -> Sampled:
+    def one_each(self, ids: Tensor, columns: Tensor, draws: Draws, lengths: npt.NDArray[np.int64]) -> Sampled:
         """Add one token to each of the first n rows and sample the next.
 
         Args:
             ids: int64 (n,), n as ``rows_for`` gives it.
             columns: int64 (n,), where each goes; ``spare`` for rows that sit out.
-            uniforms: float32 (n,), a random number per row.
+            draws: what sampling takes, per row.
             lengths: int64 (n,) on the host, tokens of each row with the new one; 0 for rows that sit out.
         """
         width = int(lengths.max())
@@ -77,12 +77,13 @@ class Decoder:
         if ids.device.type != "cuda" or not self.static:
             blocks = [(0, len(ids), width)] if self.static else split_rows(lengths)
             with self._small(len(ids)), attention_in_blocks(self.model.lm, blocks):
-                return self._one_each(ids, columns, uniforms, width)
-        key = (len(ids), width)
+                return self._one_each(ids, columns, draws, width)
+        given = [tensor for tensor in (ids, columns, *draws) if tensor is not None]
+        key = (len(ids), width, draws.allowed is None)
         if key not in self._graphs:
-            self._graphs[key] = self._capture(ids, columns, uniforms, width)
+            self._graphs[key] = self._capture(given, width)
         graph, inputs, outputs = self._graphs[key]
-        for place, value in zip(inputs, (ids, columns, uniforms), strict=True):
+        for place, value in zip(inputs, given, strict=True):
             place.copy_(value)
         graph.replay()
         return Sampled(*(output.clone() for output in outputs))  # the next replay writes over them
@@ -161,10 +162,10 @@ class Decoder:
         tolerance = (0.05 if self.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))
         return torch.allclose(torch.stack([one[0], text[0]]), expected, atol=tolerance, rtol=0)
 
-    def sample(self, states: Tensor, uniforms: Tensor) -> Sampled:
-        """Sample one token from each state (n, hidden), with a random number (n,) each."""
+    def sample(self, states: Tensor, draws: Draws) -> Sampled:
+        """Sample one token from each state (n, hidden)."""
         with self._small(len(states)):
-            tokens, logprobs = sample(self.model.logits(states), uniforms, self.sampling)
+            tokens, logprobs = sample(self.model.logits(states), draws.uniforms, self.sampling, draws.allowed)
             # A value model of its own reads whole texts once they are there: beside every token it would cost a second pass.
             values = self.model.values(states) if self.model.value_lm is None else torch.zeros_like(logprobs)
             return Sampled(tokens, logprobs, values)
@@ -173,25 +174,23 @@ class Decoder:
         products = tokens * 4 * self.model.policy_size**2  # of a feed-forward layer
         return small_pass(products) if self.device.type == "cpu" else nullcontext()
 
-    def _one_each(self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int) -> Sampled:
+    def _one_each(self, ids: Tensor, columns: Tensor, draws: Draws, width: int) -> Sampled:
         mask = self.cache.aim(None, columns[:, None], width, self.dtype)
         positions = columns.clamp(max=self.model.context_length - 1)[:, None]
-        return self.sample(self.model.policy_hidden(ids[:, None], positions, mask, self.cache)[:, 0], uniforms)
+        return self.sample(self.model.policy_hidden(ids[:, None], positions, mask, self.cache)[:, 0], draws)
 
-    def _capture(
-        self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int
-    ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]:
+    def _capture(self, given: Sequence[Tensor], width: int) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]:
         """Record the pass of these shapes. Rows write the same keys and values each time it runs, so warming up is harmless."""
-        inputs = ids.clone(), columns.clone(), uniforms.clone()
+        ids, columns, *draws = inputs = tuple(tensor.clone() for tensor in given)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):
-                self._one_each(*inputs, width)
+                self._one_each(ids, columns, Draws(*draws), width)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            outputs = self._one_each(*inputs, width)
+            outputs = self._one_each(ids, columns, Draws(*draws), width)
         return graph, inputs, outputs
 
 

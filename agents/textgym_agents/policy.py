@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from textgym_agents.decode import Decoder, Sampled, groups_by_length
+from textgym_agents.head import Allowed
 from textgym_agents.model import ActorCritic
 from textgym_agents.prefix import LEAST_SAVED, Sharing, share
 from textgym_agents.rows import SlotRows
-from textgym_agents.sampling import Sampling
+from textgym_agents.sampling import Draws, Sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +77,20 @@ class CausalLMPolicy:
         self._rows.free(slots[slots < self.num_slots])  # `act` names a slot that there is not
 
     @torch.no_grad()
-    def act(self, obs: Any, slots: Sequence[int] | np.ndarray, lengths: npt.NDArray[np.int64] | None = None) -> Step:
+    def act(
+        self,
+        obs: Any,
+        slots: Sequence[int] | np.ndarray,
+        lengths: npt.NDArray[np.int64] | None = None,
+        allowed: Tensor | None = None,
+    ) -> Step:
         """Sample the next token of each of ``slots``.
 
         Args:
             obs: int64 (n, context_length), right-padded with -1; row i is the text of ``slots[i]``.
             slots: which slots, n of them.
             lengths: int64 (n,), tokens of each text, for who knows them: reading them off ``obs`` waits for the device.
+            allowed: bool (n, V), the tokens that the task allows, at least one per text; None: all.
 
         Raises:
             ValueError: a text has not grown since its slot last acted, and ``reset_slots`` was not called; it is longer than
@@ -111,7 +119,9 @@ class CausalLMPolicy:
                 "make ActorCritic with the environment's context_length"
             )
         self._take_rows(slots, lengths)
-        uniforms = torch.rand(len(slots), generator=self._generator, device=self.device)
+        draws = Draws(torch.rand(len(slots), generator=self._generator, device=self.device), None)
+        if allowed is not None:
+            draws = draws._replace(allowed=allowed.to(self.device))
         several = new > 1
         if len(slots) <= len(self._rows) // 2:
             several[:] = True  # few of many rows: reading just theirs costs less than one pass over all
@@ -121,16 +131,16 @@ class CausalLMPolicy:
         parts = []
         if self._decoder.mixes and sharing is None and len(fresh) and len(rest):
             # 1) new prompts, in one pass with those that need one token each
-            parts.append(self._mix(tokens, fresh, rest, slots, lengths, uniforms))
+            parts.append(self._mix(tokens, fresh, rest, slots, lengths, draws))
         else:
             if len(fresh):
-                parts.append(self._enter(tokens, fresh, slots, lengths, uniforms, sharing))
+                parts.append(self._enter(tokens, fresh, slots, lengths, draws, sharing))
             if len(rest):
                 # over the rows as they lie in the cache
-                parts.append(self._decode(tokens, rest, slots, lengths, uniforms))
+                parts.append(self._decode(tokens, rest, slots, lengths, draws))
         # 2) texts that are several tokens ahead of the cache: replies
         if len(grown):
-            parts.append(self._catch_up(tokens, grown, slots, lengths, uniforms))
+            parts.append(self._catch_up(tokens, grown, slots, lengths, draws))
         self._rows.cached[slots] = lengths
         step = self._in_order(parts)
         # On CUDA the environment looks, with the step's one transfer; it refuses the token V.
@@ -139,9 +149,9 @@ class CausalLMPolicy:
             raise FloatingPointError("the model's logits are not finite, so no token can be sampled; its weights may be NaN")
         return step
 
-    def evaluate(self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    def evaluate(self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor, allowed: Allowed | None = None) -> tuple[Tensor, ...]:
         """Give logprobs, values, entropy (B, T) of whole texts under the tempered model; see ``ActorCritic.forward``."""
-        return self.model(ids, prompt_lengths, mask, self.temperature)
+        return self.model(ids, prompt_lengths, mask, self.temperature, allowed=allowed)
 
     def _take_rows(self, slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
         source, target = self._rows.take(slots, lengths)
@@ -176,11 +186,11 @@ class CausalLMPolicy:
         at: npt.NDArray[np.int64],
         slots: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
-        uniforms: Tensor,
+        draws: Draws,
     ) -> tuple[npt.NDArray[np.int64], Sampled]:
         """Run the last token of the texts ``at``, and sample."""
         text, token, columns, held = self._plan(at, slots, lengths)
-        sampled = self._decoder.one_each(tokens[text, token], columns, uniforms[text], held)
+        sampled = self._decoder.one_each(tokens[text, token], columns, draws.at(text), held)
         where = self._upload(self._rows.row_of[slots[at]])
         return at, Sampled(*(figure[where] for figure in sampled))
 
@@ -191,7 +201,7 @@ class CausalLMPolicy:
         rest: npt.NDArray[np.int64],
         slots: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
-        uniforms: Tensor,
+        draws: Draws,
     ) -> tuple[npt.NDArray[np.int64], Sampled]:
         """Run the new texts ``fresh`` and the last token of the texts ``rest`` in one pass, and sample."""
         text, token, columns, held = self._plan(rest, slots, lengths)
@@ -201,7 +211,7 @@ class CausalLMPolicy:
         one, ends = self._decoder.mixed(ids, columns, held, new[new >= 0], rows, counts.tolist())
         at = np.concatenate([rest, fresh])
         states = torch.cat([one[self._upload(self._rows.row_of[slots[rest]])], ends])
-        return at, self._decoder.sample(states, uniforms[self._upload(at)])
+        return at, self._decoder.sample(states, draws.at(self._upload(at)))
 
     def _catch_up(
         self,
@@ -209,12 +219,12 @@ class CausalLMPolicy:
         at: npt.NDArray[np.int64],
         slots: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
-        uniforms: Tensor,
+        draws: Draws,
     ) -> tuple[npt.NDArray[np.int64], Sampled]:
         """Run the tokens that the cache lacks of the texts ``at``, and sample."""
         rows, cached = self._rows.row_of[slots[at]], self._rows.cached[slots[at]]
         states = self._run(tokens[self._upload(at)], rows, cached, lengths[at])
-        return at, self._decoder.sample(states, uniforms[self._upload(at)])
+        return at, self._decoder.sample(states, draws.at(self._upload(at)))
 
     def _share(
         self, tokens: Tensor, fresh: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
@@ -232,12 +242,12 @@ class CausalLMPolicy:
         at: npt.NDArray[np.int64],
         slots: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
-        uniforms: Tensor,
+        draws: Draws,
         sharing: Sharing | None,
     ) -> tuple[npt.NDArray[np.int64], Sampled]:
         """Run the new texts ``at``, and sample; what they share is run once and copied."""
         if sharing is None:
-            return self._catch_up(tokens, at, slots, lengths, uniforms)
+            return self._catch_up(tokens, at, slots, lengths, draws)
         rows, leaders, start = self._rows.row_of[slots], at[sharing.leaders], sharing.copied
         if start.any():
             held = np.flatnonzero(self._rows.cached[slots])
@@ -250,7 +260,7 @@ class CausalLMPolicy:
         states = self._run(texts, rows[leaders], start, lengths[leaders])
         twins = np.setdiff1d(np.arange(len(at)), sharing.leaders)
         self._copy(rows[leaders[sharing.leader_of[twins]]], rows[at[twins]], int(lengths[at].max()))
-        return at, self._decoder.sample(states[self._upload(sharing.leader_of)], uniforms[self._upload(at)])
+        return at, self._decoder.sample(states[self._upload(sharing.leader_of)], draws.at(self._upload(at)))
 
     def _run(
         self, texts: Tensor, rows: npt.NDArray[np.int64], start: npt.NDArray[np.int64], stop: npt.NDArray[np.int64]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +41,19 @@ class Sampling:
         return self.top_k is not None or self.top_p < 1
 
 
+class Draws(NamedTuple):
+    """What sampling takes beside the logits, for n texts."""
+
+    uniforms: Tensor
+    """float32 (n,), in [0, 1): one random number per text."""
+    allowed: Tensor | None = None
+    """bool (n, V), the tokens that the task allows; None: all."""
+
+    def at(self, texts: Tensor) -> Draws:
+        """Give those of ``texts``, int64 (k,)."""
+        return Draws(self.uniforms[texts], None if self.allowed is None else self.allowed[texts])
+
+
 def truncate(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
     """Put -inf where top-k, then top-p (Holtzman et al., 2020) leave a token out. (..., V) -> (..., V).
 
@@ -55,18 +69,21 @@ def truncate(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
     return logits
 
 
-def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Sample by the inverse of the distribution function.
 
     Args:
         logits: float32 (n, V).
         uniforms: float32 (n,), in [0, 1): one random number per row.
         sampling: the distribution.
+        allowed: bool (n, V), the only tokens that there are, temperature, top-k and top-p included; None: all.
 
     Returns:
         tokens int64 (n,) and logprobs float32 (n,), each under the distribution that it was sampled from. Logits that are not
         finite give the token V, which is none.
     """
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
     if sampling.temperature != 1:
         logits = logits / sampling.temperature
     if sampling.truncates:

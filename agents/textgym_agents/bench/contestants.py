@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium.vector import AutoresetMode
+from torch import Tensor
 from transformers import ContinuousBatchingConfig, GenerationConfig, LogitsProcessor, PreTrainedModel
 
 from textgym import TextGenVectorEnv
@@ -24,7 +25,7 @@ from textgym_agents.collector import Collector, collect
 from textgym_agents.decode import Decoder
 from textgym_agents.model import ActorCritic
 from textgym_agents.policy import CausalLMPolicy, Step
-from textgym_agents.sampling import Sampling
+from textgym_agents.sampling import Draws, Sampling
 
 
 class Contestant(Protocol):
@@ -124,7 +125,13 @@ class ForcedLengths(CausalLMPolicy):
         super().reset_slots(slots)
         self._fresh[slots] = True
 
-    def act(self, obs: Any, slots: Sequence[int] | np.ndarray, lengths: npt.NDArray[np.int64] | None = None) -> Step:
+    def act(
+        self,
+        obs: Any,
+        slots: Sequence[int] | np.ndarray,
+        lengths: npt.NDArray[np.int64] | None = None,
+        allowed: Tensor | None = None,
+    ) -> Step:
         """Sample, and put end-of-text where it is due and nowhere else."""
         slots = np.asarray(slots)
         for i in np.flatnonzero(self._fresh[slots]):
@@ -132,7 +139,7 @@ class ForcedLengths(CausalLMPolicy):
             if self.load.has(text):  # else it is carried over, and goes on to the target that it has
                 self._left[slots[i]] = self.load.target(text)
         self._fresh[slots] = False
-        step = super().act(obs, slots, lengths)
+        step = super().act(obs, slots, lengths, allowed)
         self.sampled += len(slots)
         self._left[slots] -= 1
         eos, tokens = self.load.tokenizer.eos_token_id, step.tokens.numpy()  # in place: this is all that the load adds
@@ -310,7 +317,7 @@ class DecodeFloor:
         for columns in self.columns:
             uniforms = torch.rand(len(columns), generator=self.generator)
             width = int(columns.max()) + 1
-            self.tokens = self.decoder._one_each(self.tokens, torch.from_numpy(columns), uniforms, width).tokens
+            self.tokens = self.decoder._one_each(self.tokens, torch.from_numpy(columns), Draws(uniforms), width).tokens
         return self.columns.size, time.perf_counter() - start
 
     def close(self) -> None:
