@@ -1,0 +1,60 @@
+"""sb3-contrib's MaskablePPO learns to copy, from token rewards or from their sum: ``python examples/sb3_maskable_ppo.py``.
+
+The task allows letters alone, so the policy never samples anything else.
+"""
+
+import sys
+
+import gymnasium as gym
+import numpy as np
+import torch
+from sb3_contrib import MaskablePPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+from textgym.integrations.sb3 import TextGenVecEnv, TokenRewards
+from textgym.integrations.sb3_maskable import MaskableTokenRewardBuffer
+from textgym.tasks.copying import Copying
+
+
+class OneHot(BaseFeaturesExtractor):
+    """Turns tokens (B, L), -1 where there is none, into one number per place and token."""
+
+    def __init__(self, space):
+        self.kinds = int(space.high.max()) + 2
+        super().__init__(space, space.shape[0] * self.kinds)
+
+    def forward(self, tokens):
+        return torch.nn.functional.one_hot(tokens.long() + 1, self.kinds).flatten(1).float()
+
+
+class Curve(BaseCallback):
+    """Notes the mean score of the texts that ended since the last point; here a text is paid its score."""
+
+    def _init_callback(self):
+        self.points, self.scores, self.next = [], [], 2_000
+
+    def _on_step(self):
+        self.scores += self.locals["rewards"][self.locals["dones"]].tolist()
+        if self.num_timesteps >= self.next and self.scores:
+            self.points.append((self.num_timesteps, float(np.mean(self.scores))))
+            self.scores, self.next = [], self.next + 2_000
+        return True
+
+
+def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
+    """Learn from ``rewards`` "tokens" or "sum"; gives the curve, (tokens so far, score)."""
+    task = Copying()
+    task.token_masks = np.isin(np.arange(len(task.tokenizer)), task.tokenizer.encode(task.letters))
+    env = TextGenVecEnv(gym.make_vec("textgym:TextGen-v0", num_envs=16, task=task))
+    options = {"rollout_buffer_class": MaskableTokenRewardBuffer} if rewards == "tokens" else {}
+    options |= {"policy_kwargs": {"features_extractor_class": OneHot}, "n_steps": 64, "batch_size": 256, "learning_rate": 1e-3}
+    model = MaskablePPO("MlpPolicy", env, seed=seed, gamma=1.0, gae_lambda=0.95, ent_coef=0.005, **options)
+    curve = Curve()
+    model.learn(tokens, callback=[curve, TokenRewards()] if rewards == "tokens" else curve)
+    return curve.points
+
+
+if __name__ == "__main__":
+    for kind in ("tokens", "sum"):
+        print(kind, [(n, round(score, 2)) for n, score in learn(kind, 4_000 if "--quick" in sys.argv else 60_000, seed=0)])
