@@ -48,8 +48,9 @@ def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
     task.token_masks = np.isin(np.arange(len(task.tokenizer)), task.tokenizer.encode(task.letters))
     env = TextGenVecEnv(gym.make_vec("textgym:TextGen-v0", num_envs=16, task=task))
     options = {"rollout_buffer_class": MaskableTokenRewardBuffer} if rewards == "tokens" else {}
-    options |= {"policy_kwargs": {"features_extractor_class": OneHot}, "n_steps": 64, "batch_size": 256, "learning_rate": 1e-3}
-    model = MaskablePPO("MlpPolicy", env, seed=seed, gamma=1.0, gae_lambda=0.95, ent_coef=0.005, **options)
+    network = {"features_extractor_class": OneHot, "net_arch": [256, 256], "activation_fn": torch.nn.ReLU}
+    options |= {"policy_kwargs": network, "n_steps": 64, "batch_size": 256, "learning_rate": 1e-3, "ent_coef": 0.01}
+    model = MaskablePPO("MlpPolicy", env, seed=seed, gamma=1.0, gae_lambda=0.95, **options)
     curve = Curve()
     model.learn(tokens, callback=[curve, TokenRewards()] if rewards == "tokens" else curve)
     return curve.points
@@ -57,4 +58,4 @@ def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
 
 if __name__ == "__main__":
     for kind in ("tokens", "sum"):
-        print(kind, [(n, round(score, 2)) for n, score in learn(kind, 4_000 if "--quick" in sys.argv else 60_000, seed=0)])
+        print(kind, [(n, round(score, 2)) for n, score in learn(kind, 4_000 if "--quick" in sys.argv else 48_000, seed=0)])

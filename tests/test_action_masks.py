@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import textgym
-from textgym import MaskTable, Prompt, PromptTask, Task, symbol_tokenizer
+from textgym import MaskTable, Prompt, PromptTask, Task, TextTokenizer, symbol_tokenizer
 from textgym.action_masks import ActionMasks
 from textgym.checks import CheckError, check_task
+from textgym.torch_store import DeviceMasks, TorchStore
 
 LETTERS = symbol_tokenizer([*"abc"])  # <s> 0, </s> 1, a 2, b 3, c 4
 A, B, C = LETTERS.encode("abc").tolist()
@@ -95,8 +96,6 @@ def test_every_door_gives_the_same_masks_in_every_mode(mode, seed):
 def test_a_forbidden_token_is_named_with_what_is_allowed_and_nothing_is_written(output):
     envs = textgym.TextGenVectorEnv(2, Rising(), output=output.split()[0] if output == "numpy" else "torch")
     if output == "store on a device":
-        from textgym.torch_store import TorchStore
-
         envs._store = TorchStore(envs.rules, 2, "cpu")
         envs.mask_numbers = envs._store.mask_numbers
     before, _ = envs.reset(seed=0, options={"prompt": "c"})
@@ -119,7 +118,7 @@ def test_a_mask_that_allows_nothing_is_an_error_that_names_episode_and_task():
 
     env = textgym.TextGenEnv(DeadEnd())
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="DeadEnd allows no token after 'b' in episode 0: mask 4 .*end the text there"):
+    with pytest.raises(ValueError, match=r"DeadEnd allows no token after 'b' in episode 0: mask 4 .*end the text there"):
         env.step(B)
     envs = textgym.TextGenVectorEnv(2, DeadEnd())
     envs.reset(seed=0)
@@ -129,7 +128,7 @@ def test_a_mask_that_allows_nothing_is_an_error_that_names_episode_and_task():
         envs.step(np.array([A, B]))
     envs.reset(seed=0)
     envs.step(np.array([EOS, EOS]))  # who ends there needs no next token
-    with pytest.raises(ValueError, match="allows no token .* in episode 0"):
+    with pytest.raises(ValueError, match=r"allows no token .* in episode 0"):
         textgym.TextGenEnv(constant(token_masks=mask())).reset()
 
 
@@ -151,7 +150,7 @@ def test_numbers_that_are_none_are_refused(answer, message):
 
 def test_masks_and_numbers_have_to_go_together():
     for task in (constant(token_masks=MaskTable(5)), constant(token_masks=mask(A), mask_fn=lambda prompts, responses: [0])):
-        with pytest.raises(ValueError, match="token_masks is a .* give a MaskTable and define mask_numbers"):
+        with pytest.raises(ValueError, match=r"token_masks is a .* give a MaskTable and define mask_numbers"):
             textgym.TextGenEnv(task)
     with pytest.raises(ValueError, match="mask_fn is given but token_masks is not"):
         constant(mask_fn=lambda prompts, responses: [0])
@@ -181,7 +180,8 @@ def test_a_reply_is_not_held_against_the_mask_and_the_next_turn_has_one():
 
 
 def test_the_duel_can_enforce_its_grammar_whatever_the_tokenizer(byte_bpe):
-    for options in ({}, {"tokenizer": byte_bpe, "numerals": "digits"}):
+    words = TextTokenizer(byte_bpe, eos_token_id=byte_bpe.token_to_id("<|endoftext|>"))
+    for options in ({}, {"tokenizer": words, "numerals": "digits"}):
         envs = textgym.TextGenVectorEnv(8, "number_duel", enforce_grammar=True, **options)
         rng = np.random.default_rng(0)
         envs.reset(seed=0)
@@ -200,8 +200,6 @@ def test_the_checks_play_only_what_is_allowed_and_find_demonstrations_that_are_n
 
 
 def test_masks_on_a_device_follow_a_table_that_grows():
-    from textgym.torch_store import DeviceMasks
-
     table = MaskTable(5)
     masks = DeviceMasks(table, torch.device("cpu"))
     assert masks.rows().shape == (1, 5)

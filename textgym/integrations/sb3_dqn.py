@@ -36,16 +36,18 @@ class TokenReplayBuffer(ReplayBuffer):
     cut (``truncated``) goes on in the stream of its last agent token, as SB3 has it (``timeouts``).
 
     Args:
-        args: as SB3's ``ReplayBuffer``; kwargs too. Room is needed for the longest text of every slot.
+        buffer_size: steps of all slots together; there has to be room for the longest text in every slot.
+        observation_space: as SB3's ``ReplayBuffer`` takes it.
+        args: as there; kwargs too.
 
     Raises:
         ValueError: observations are a Dict space, or ``optimize_memory_usage`` is asked for.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if isinstance(self.observation_space, gym.spaces.Dict):
+    def __init__(self, buffer_size: int, observation_space: gym.Space[Any], *args: Any, **kwargs: Any) -> None:
+        if isinstance(observation_space, gym.spaces.Dict):
             raise ValueError("observations are a Dict; make the environment with observation='tokens'")
+        super().__init__(buffer_size, observation_space, *args, **kwargs)
         if self.optimize_memory_usage:
             raise ValueError("optimize_memory_usage=True takes the next row for the successor, which it is not with streams")
         self.tokens_abandoned = 0
@@ -151,5 +153,5 @@ class TokenReplayBuffer(ReplayBuffer):
         at = np.unravel_index(cells, self._known.shape)
         ends = self.dones[at] * (1 - self.timeouts[at])
         obs, next_obs = (self._normalize_obs(table[at], env) for table in (self.observations, self.next_observations))
-        data = (obs, self.actions[at], next_obs, ends[:, None], self.rewards[at][:, None])
+        data: tuple[Any, ...] = (obs, self.actions[at], next_obs, ends[:, None], self.rewards[at][:, None])
         return ReplayBufferSamples(*map(self.to_torch, data))

@@ -20,7 +20,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from textgym.integrations.sb3_buffer import TokenRewardBuffer
 
 
-class MaskableTokenRewardBuffer(TokenRewardBuffer, MaskableRolloutBuffer):
+class MaskableTokenRewardBuffer(TokenRewardBuffer, MaskableRolloutBuffer):  # type: ignore[misc] (sb3-contrib's own samples)
     """A ``TokenRewardBuffer`` that keeps each step's action mask too, a bit per token of the vocabulary."""
 
     action_masks: npt.NDArray[np.uint8]  # packed, (M, ceil(V / 8))
@@ -43,8 +43,8 @@ class MaskableTokenRewardBuffer(TokenRewardBuffer, MaskableRolloutBuffer):
         assert self._bits is not None
         super()._store(**step, action_masks=self._bits)
 
-    def _get_samples(self, batch_inds: npt.NDArray[np.int64], env: Any = None) -> MaskableRolloutBufferSamples:
+    def _get_samples(self, batch_inds: npt.NDArray[np.int64], env: Any = None) -> Any:
         size = int(self.action_space.n)  # type: ignore[attr-defined]
         masks = np.unpackbits(self.action_masks[batch_inds], axis=1, count=size)
-        samples = RolloutBuffer._get_samples(self, batch_inds, env)
+        samples = RolloutBuffer._get_samples(self, batch_inds, env)  # without the masks, which would be read unpacked
         return MaskableRolloutBufferSamples(*samples, action_masks=self.to_torch(masks).to(torch.float32))
