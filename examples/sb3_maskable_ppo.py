@@ -1,7 +1,4 @@
-"""sb3-contrib's MaskablePPO learns to copy, from token rewards or from their sum: ``python examples/sb3_maskable_ppo.py``.
-
-The task allows letters alone, so the policy never samples anything else.
-"""
+"""sb3-contrib's MaskablePPO learns to copy, from token rewards or from their sum: ``python examples/sb3_maskable_ppo.py``."""
 
 import sys
 
@@ -17,9 +14,18 @@ from textgym.integrations.sb3_maskable import MaskableTokenRewardBuffer
 from textgym.tasks.copying import Copying
 
 
-class OneHot(BaseFeaturesExtractor):
-    """Turns tokens (B, L), -1 where there is none, into one number per place and token."""
+class Letters(Copying):
+    """Copying in which only letters may be written, and each is a stream of its own: a letter decides about no other."""
 
+    def __init__(self):
+        super().__init__()
+        self.token_masks = np.isin(np.arange(len(self.tokenizer)), self.tokenizer.encode(self.letters))
+
+    def streams(self, episodes):
+        return [np.arange(len(episode.ids)) for episode in episodes]
+
+
+class OneHot(BaseFeaturesExtractor):
     def __init__(self, space):
         self.kinds = int(space.high.max()) + 2
         super().__init__(space, space.shape[0] * self.kinds)
@@ -44,9 +50,7 @@ class Curve(BaseCallback):
 
 def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
     """Learn from ``rewards`` "tokens" or "sum"; gives the curve, (tokens so far, score)."""
-    task = Copying()
-    task.token_masks = np.isin(np.arange(len(task.tokenizer)), task.tokenizer.encode(task.letters))
-    env = TextGenVecEnv(gym.make_vec("textgym:TextGen-v0", num_envs=16, task=task))
+    env = TextGenVecEnv(gym.make_vec("textgym:TextGen-v0", num_envs=16, task=Letters()))
     options = {"rollout_buffer_class": MaskableTokenRewardBuffer} if rewards == "tokens" else {}
     network = {"features_extractor_class": OneHot, "net_arch": [256, 256], "activation_fn": torch.nn.ReLU}
     options |= {"policy_kwargs": network, "n_steps": 64, "batch_size": 256, "learning_rate": 1e-3, "ent_coef": 0.01}
