@@ -26,26 +26,27 @@ class Letters(Copying):
 
 
 class OneHot(BaseFeaturesExtractor):
+    """Turns tokens (B, L), -1 where there is none, into one number per place and token."""
+
     def __init__(self, space):
-        self.kinds = int(space.high.max()) + 2
-        super().__init__(space, space.shape[0] * self.kinds)
+        super().__init__(space, space.shape[0] * (int(space.high.max()) + 2))
 
     def forward(self, tokens):
-        return torch.nn.functional.one_hot(tokens.long() + 1, self.kinds).flatten(1).float()
+        return torch.nn.functional.one_hot(tokens.long() + 1, self.features_dim // tokens.shape[1]).flatten(1).float()
 
 
 class Curve(BaseCallback):
     """Notes the mean score of the texts that ended since the last point; here a text is paid its score."""
 
     def _init_callback(self):
-        self.points, self.scores, self.next = [], [], 2_000
+        self.points, self.scores = [], []
 
     def _on_step(self):
-        self.scores += self.locals["rewards"][self.locals["dones"]].tolist()
-        if self.num_timesteps >= self.next and self.scores:
-            self.points.append((self.num_timesteps, float(np.mean(self.scores))))
-            self.scores, self.next = [], self.next + 2_000
-        return True
+        return self.scores.extend(self.locals["rewards"][self.locals["dones"]].tolist()) is None
+
+    def _on_rollout_end(self):
+        self.points.append((self.num_timesteps, float(np.mean(self.scores))))
+        self.scores = []
 
 
 def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:

@@ -82,7 +82,7 @@ def test_shares_are_parts_of_one_and_leave_no_clock_behind():
     load = Load(SMALL)
     model = make_model(SMALL, load)
     parts = shares(model, load, 4, 0)
-    assert set(parts) == {"model", "sampling", "environment", "bookkeeping"}
+    assert set(parts) == {"model", "sampling", "environment", "load", "bookkeeping"}
     assert sum(parts.values()) == pytest.approx(1.0)
     assert all(part > 0 for part in parts.values())
     assert "policy_hidden" not in vars(model)

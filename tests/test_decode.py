@@ -4,9 +4,9 @@ import torch
 from agent_kit import CONTEXT, SHAPES, build_lm
 from hypothesis import given
 from hypothesis import strategies as st
-from textgym_agents.decode import Decoder, groups_by_length
+from textgym_agents.decode import Decoder, Sampled, groups_by_length
 from textgym_agents.model import ActorCritic
-from textgym_agents.sampling import Draws, Sampling
+from textgym_agents.sampling import Sampling
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=60))
@@ -41,7 +41,7 @@ def test_static_shapes_give_the_same_tokens_and_log_probs(letters, shape, monkey
         )
         with torch.no_grad():
             states = decoder.several(torch.arange(3), ids, first, count, 4)
-            figures = [decoder.sample(states, Draws(torch.rand(3, generator=generator)))]
+            figures = [decoder.sample(states, torch.rand(3, generator=generator))]
             lengths = count.clone()
             for _ in range(6):
                 rows = decoder.rows_for(3)
@@ -50,10 +50,10 @@ def test_static_shapes_give_the_same_tokens_and_log_probs(letters, shape, monkey
                 at[:3] = lengths
                 tokens = torch.zeros(rows, dtype=torch.int64)
                 tokens[:3] = figures[-1].tokens[:3]
-                uniforms = torch.zeros(rows)
-                uniforms[:3] = torch.rand(3, generator=generator)
                 held = np.append(lengths.numpy() + 1, np.zeros(rows - 3, dtype=np.int64))
-                figures.append(decoder.one_each(tokens, at, Draws(uniforms), held))
+                uniforms = torch.rand(3, generator=generator)
+                back = decoder.one_each(tokens, at, held, torch.tensor([2, 0, 1]), uniforms[[2, 0, 1]])
+                figures.append(Sampled(*(figure[[1, 2, 0]] for figure in back)))
                 lengths += 1
         results.append([torch.cat([getattr(step, name)[:3] for step in figures]) for name in ("tokens", "logprobs", "values")])
     (tokens, *numbers), (static_tokens, *static_numbers) = results
@@ -76,8 +76,8 @@ def test_cuda_graphs_give_the_same_tokens_as_plain_passes(letters):
         ids = torch.randint(len(letters), (8, 3), generator=torch.Generator().manual_seed(0)).cuda()
         rows, uniforms = torch.arange(8).cuda(), torch.linspace(0.05, 0.95, 8).cuda()
         with torch.no_grad():
-            tokens = decoder.sample(decoder.several(rows, ids, 0 * rows, 0 * rows + 3, 3), Draws(uniforms)).tokens
+            tokens = decoder.sample(decoder.several(rows, ids, 0 * rows, 0 * rows + 3, 3), uniforms).tokens
             for length in range(3, 15):
-                tokens = decoder.one_each(tokens, 0 * rows + length, Draws(uniforms), np.full(8, length + 1)).tokens
+                tokens = decoder.one_each(tokens, 0 * rows + length, np.full(8, length + 1), rows, uniforms).tokens
         results.append(tokens.tolist())
     assert results[0] == results[1]

@@ -114,6 +114,8 @@ class Collector:
             self._live[:] = False  # what was running is given up: the next collection starts anew
             self._tape = None
             raise
+        if self._tape is not None:
+            self._tape.sign(np.flatnonzero(self._live), self.native.response_lengths, self.version)
         self.version += 1
         return lay_out(list(self._finished.values()), self.version - 1, None if self._masks is None else self._masks.rows())
 
@@ -160,30 +162,22 @@ class Collector:
         if self._tape is None:
             self._tape = _Tape(len(self._live), torch.as_tensor(self._obs))
         columns = self.native.response_lengths[slots]
-        self._tape.write(slots, columns, step, self.version)
+        self._tape.write(slots, columns, step)
         if self._masks is not None:
             self._tape.write_masks(slots, columns, self.native.mask_numbers[slots])
-        actions = step.tokens
-        if len(slots) < len(self._live):
-            actions = torch.zeros(len(self._live), dtype=torch.int64, device=step.tokens.device)
-            actions[torch.from_numpy(slots).to(actions.device)] = step.tokens
-        self._obs, _, _, _, info = self.envs.step(actions)
+        self._obs, _, _, _, info = self.envs.step(self._tape.actions(slots, step.tokens))
         ended = endings(info)
         if ended:
             done = np.array([ending.slot for ending in ended])
             cut = np.array([ending.slot for ending in ended if ending.truncated], dtype=np.int64)
             final_values = dict(zip(cut.tolist(), self._act(cut).values.tolist(), strict=True)) if len(cut) else {}
-            cuts = self._tape.cut_out(done, self._obs)
-            for ending, (ids, logprobs, values, versions, masks) in zip(ended, cuts, strict=True):
+            counts = [ending.num_tokens for ending in ended]
+            for ending, played in zip(ended, self._tape.cut_out(done, counts, self._obs, self.version), strict=True):
                 self._finished[ending.episode_id] = Played(
-                    int(self._order[ending.slot]),
-                    int(self.native.prompt_lengths[ending.slot]),
-                    ids,
-                    logprobs,
-                    values,
-                    versions,
-                    final_values.get(ending.slot, 0.0),
-                    mask_numbers=masks,
+                    order=int(self._order[ending.slot]),
+                    prompt_length=int(self.native.prompt_lengths[ending.slot]),
+                    final_value=final_values.get(ending.slot, 0.0),
+                    **played,
                 )
             self.policy.reset_slots(done)
             self._live[done] = False
@@ -214,29 +208,60 @@ class _Tape:
         self.values = torch.zeros_like(self.logprobs)
         self.versions = torch.zeros_like(self.logprobs, dtype=torch.int64)
         self.mask_numbers: Tensor | None = None
+        self._signed = np.zeros(num_envs, dtype=np.int64)  # tokens of each slot whose version is written down
+        self._actions = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
 
-    def write(self, slots: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], step: Step, version: int) -> None:
+    def write(self, slots: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], step: Step) -> None:
+        """Note what was sampled for ``columns`` of ``slots``."""
+        if self.device.type == "cpu":  # numpy's indexing costs a third of torch's on so few numbers
+            self.logprobs.numpy()[slots, columns] = step.logprobs.detach().float().cpu().numpy()
+            self.values.numpy()[slots, columns] = step.values.detach().float().cpu().numpy()
+            return
         at = torch.from_numpy(slots).to(self.device), torch.from_numpy(columns).to(self.device)
         self.logprobs[at] = step.logprobs.to(self.logprobs)
         self.values[at] = step.values.to(self.values)
-        self.versions[at] = version
 
     def write_masks(self, slots: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) -> None:
+        """Note under which action masks that was."""
         if self.mask_numbers is None:
             self.mask_numbers = torch.zeros_like(self.versions)
         at = torch.from_numpy(slots).to(self.device), torch.from_numpy(columns).to(self.device)
         self.mask_numbers[at] = torch.from_numpy(numbers).to(self.device)
 
-    def cut_out(self, slots: npt.NDArray[np.int64], obs: Any) -> list[tuple[Any, ...]]:
-        """Copy the rows of ``slots``, whose episodes ended, and blank them: ids, logprobs, values, versions, masks of each."""
-        rows = torch.from_numpy(slots).to(self.device)
-        ids = torch.as_tensor(obs)[rows].clamp(min=0)
-        logprobs, values, versions = self.logprobs[rows], self.values[rows], self.versions[rows]
-        masks = [None] * len(slots) if self.mask_numbers is None else self.mask_numbers[rows]
-        for table in (self.logprobs, self.values, self.versions, self.mask_numbers):
-            if table is not None:
-                table[rows] = 0  # tokens of the environment are skipped over, and must not hold an earlier episode's
-        return list(zip(ids, logprobs, values, versions, masks, strict=True))
+    def actions(self, slots: npt.NDArray[np.int64], tokens: Tensor) -> Tensor:
+        """Give the actions of all N slots, of which only ``slots`` act."""
+        if len(slots) == len(self._actions):
+            return tokens
+        if self.device.type == "cpu":
+            self._actions.numpy()[slots] = tokens.cpu().numpy()
+            return self._actions
+        return self._actions.index_copy(0, torch.from_numpy(slots).to(self.device), tokens.to(self._actions))
+
+    def sign(self, slots: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], version: int) -> None:
+        """Note that version ``version`` of the policy sampled what is not signed yet of the running episodes in ``slots``."""
+        for slot in slots.tolist():
+            self.versions[slot, self._signed[slot] : counts[slot]] = version
+            self._signed[slot] = counts[slot]
+
+    def cut_out(self, slots: npt.NDArray[np.int64], counts: Sequence[int], obs: Any, version: int) -> list[dict[str, Tensor]]:
+        """Copy the rows of ``slots``, whose episodes ended with ``counts`` tokens, and blank them.
+
+        Returns:
+            Of each: ids, logprobs, values, versions, and mask_numbers where there are any; see ``Played``.
+        """
+        tables = {"logprobs": self.logprobs, "values": self.values, "versions": self.versions}
+        if self.mask_numbers is not None:
+            tables["mask_numbers"] = self.mask_numbers
+        texts = torch.as_tensor(obs)
+        played = []
+        for slot, count in zip(slots.tolist(), counts, strict=True):
+            self.versions[slot, self._signed[slot] : count] = version
+            copies = {name: table[slot].clone() for name, table in tables.items()}
+            played.append({"ids": texts[slot].clamp(min=0), **copies})
+            for table in tables.values():
+                table[slot] = 0  # tokens of the environment are skipped over, and must not hold an earlier episode's
+        self._signed[slots] = 0
+        return played
 
 
 def _check(envs: gym.vector.VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:

@@ -18,7 +18,7 @@ from torch import Tensor
 from textgym_agents.blocks import Ragged, attention_in_blocks, ragged_attention, split_rows
 from textgym_agents.masks import FULL, attention_masks
 from textgym_agents.model import ActorCritic
-from textgym_agents.sampling import Draws, Sampling, sample
+from textgym_agents.sampling import Sampling, sample
 from textgym_agents.slots import SlotCache
 from textgym_agents.threads import small_pass
 
@@ -62,14 +62,24 @@ class Decoder:
         """Give how many rows the pass over ``in_use`` rows computes."""
         return min(self.num_rows, -(-in_use // _ROWS) * _ROWS) if self.static else in_use
 
-    def one_each(self, ids: Tensor, columns: Tensor, draws: Draws, lengths: npt.NDArray[np.int64]) -> Sampled:
-        """Add one token to each of the first n rows and sample the next.
+    def one_each(
+        self,
+        ids: Tensor,
+        columns: Tensor,
+        lengths: npt.NDArray[np.int64],
+        rows: Tensor,
+        uniforms: Tensor,
+        allowed: Tensor | None = None,
+    ) -> Sampled:
+        """Add one token to each of the first n rows, and sample the next of those that did not sit out.
 
         Args:
             ids: int64 (n,), n as ``rows_for`` gives it.
             columns: int64 (n,), where each goes; ``spare`` for rows that sit out.
-            draws: what sampling takes, per row.
             lengths: int64 (n,) on the host, tokens of each row with the new one; 0 for rows that sit out.
+            rows: int64 (k,), the rows to sample for, in the order in which they are given back.
+            uniforms: float32 (k,), a random number for each of them.
+            allowed: bool (k, V), the tokens that each may be; None: all.
         """
         width = int(lengths.max())
         if self.static:
@@ -77,16 +87,19 @@ class Decoder:
         if ids.device.type != "cuda" or not self.static:
             blocks = [(0, len(ids), width)] if self.static else split_rows(lengths)
             with self._small(len(ids)), attention_in_blocks(self.model.lm, blocks):
-                return self._one_each(ids, columns, draws, width)
-        given = [tensor for tensor in (ids, columns, *draws) if tensor is not None]
-        key = (len(ids), width, draws.allowed is None)
+                return self.sample(self._one_each(ids, columns, width)[rows], uniforms, allowed)
+        key = (len(ids), width, allowed is None)
+        by_row = uniforms.new_zeros(len(ids)).index_copy_(0, rows, uniforms)
+        given = [ids, columns, by_row]
+        if allowed is not None:
+            given.append(allowed.new_ones(len(ids), allowed.shape[1]).index_copy_(0, rows, allowed))
         if key not in self._graphs:
             self._graphs[key] = self._capture(given, width)
         graph, inputs, outputs = self._graphs[key]
         for place, value in zip(inputs, given, strict=True):
             place.copy_(value)
         graph.replay()
-        return Sampled(*(output.clone() for output in outputs))  # the next replay writes over them
+        return Sampled(*(output[rows] for output in outputs))  # copies: the next replay writes over them
 
     def several(self, rows: Tensor, ids: Tensor, first: Tensor, count: Tensor, width: int) -> Tensor:
         """Add several tokens to each of some rows.
@@ -111,7 +124,7 @@ class Decoder:
 
     def mixed(
         self, ids: Tensor, columns: Tensor, lengths: npt.NDArray[np.int64], texts: Tensor, rows: Tensor, counts: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Add one token to each of the first n rows, and new texts to empty ones, in one pass; where ``mixes`` says so.
 
         Args:
@@ -123,7 +136,7 @@ class Decoder:
             counts: tokens of each text.
 
         Returns:
-            States (n, hidden) of the first n rows and (g, hidden) of the texts' last tokens.
+            States (n + p, hidden) of the rows' tokens and the texts'.
         """
         n, width = len(ids), int(lengths.max())
         ends = np.cumsum(counts)
@@ -138,8 +151,7 @@ class Decoder:
         positions = torch.cat([columns.clamp(max=self.model.context_length - 1), places])
         with self._small(n + len(texts)), ragged_attention(self.model.lm, plan):
             # A mask with four dimensions is taken as it is; this one is never read.
-            hidden = self.model.policy_hidden(torch.cat([ids, texts])[None], positions[None], mask[:1], self.cache)[0]
-        return hidden[:n], hidden[torch.from_numpy(n + ends - 1)]
+            return self.model.policy_hidden(torch.cat([ids, texts])[None], positions[None], mask[:1], self.cache)[0]
 
     @torch.no_grad()
     def _mixes_exactly(self) -> bool:
@@ -155,17 +167,17 @@ class Decoder:
         try:
             self.several(zero, ids[:1, : length - 1], zero, zero + length - 1, length - 1)
             columns = torch.tensor([length - 1, self.spare])
-            one, text = self.mixed(ids[:, -1], columns, np.array([length, 0]), ids[1], zero.new_ones(length), [length])
+            states = self.mixed(ids[:, -1], columns, np.array([length, 0]), ids[1], zero.new_ones(length), [length])
         except (TypeError, AttributeError, LookupError, RuntimeError, ValueError):
             return False
         expected = self.model.policy_hidden(ids, torch.arange(length).expand_as(ids))[:, -1]
         tolerance = (0.05 if self.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))
-        return torch.allclose(torch.stack([one[0], text[0]]), expected, atol=tolerance, rtol=0)
+        return torch.allclose(states[[0, -1]], expected, atol=tolerance, rtol=0)
 
-    def sample(self, states: Tensor, draws: Draws) -> Sampled:
-        """Sample one token from each state (n, hidden)."""
+    def sample(self, states: Tensor, uniforms: Tensor, allowed: Tensor | None = None) -> Sampled:
+        """Sample one token from each state (n, hidden), with a random number (n,) each, among ``allowed``, bool (n, V)."""
         with self._small(len(states)):
-            tokens, logprobs = sample(self.model.logits(states), draws.uniforms, self.sampling, draws.allowed)
+            tokens, logprobs = sample(self.model.logits(states), uniforms, self.sampling, allowed)
             # A value model of its own reads whole texts once they are there: beside every token it would cost a second pass.
             values = self.model.values(states) if self.model.value_lm is None else torch.zeros_like(logprobs)
             return Sampled(tokens, logprobs, values)
@@ -174,10 +186,10 @@ class Decoder:
         products = tokens * 4 * self.model.policy_size**2  # of a feed-forward layer
         return small_pass(products) if self.device.type == "cpu" else nullcontext()
 
-    def _one_each(self, ids: Tensor, columns: Tensor, draws: Draws, width: int) -> Sampled:
+    def _one_each(self, ids: Tensor, columns: Tensor, width: int) -> Tensor:
         mask = self.cache.aim(None, columns[:, None], width, self.dtype)
         positions = columns.clamp(max=self.model.context_length - 1)[:, None]
-        return self.sample(self.model.policy_hidden(ids[:, None], positions, mask, self.cache)[:, 0], draws)
+        return self.model.policy_hidden(ids[:, None], positions, mask, self.cache)[:, 0]
 
     def _capture(self, given: Sequence[Tensor], width: int) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]:
         """Record the pass of these shapes. Rows write the same keys and values each time it runs, so warming up is harmless."""
@@ -186,11 +198,11 @@ class Decoder:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):
-                self._one_each(ids, columns, Draws(*draws), width)
+                self.sample(self._one_each(ids, columns, width), *draws)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            outputs = self._one_each(ids, columns, Draws(*draws), width)
+            outputs = self.sample(self._one_each(ids, columns, width), *draws)
         return graph, inputs, outputs
 
 

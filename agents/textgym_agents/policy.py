@@ -20,7 +20,7 @@ from textgym_agents.head import Allowed
 from textgym_agents.model import ActorCritic
 from textgym_agents.prefix import LEAST_SAVED, Sharing, share
 from textgym_agents.rows import SlotRows
-from textgym_agents.sampling import Draws, Sampling
+from textgym_agents.sampling import Sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,24 @@ class Step:
     values: Tensor
     """float32 (n,), V of the state before the token; zeros from a policy without a critic, or whose critic reads whole
     texts afterwards (a value model of its own)."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Texts:
+    """The n texts that a step asks about."""
+
+    tokens: Tensor
+    """int64 (n, context_length), right-padded with -1."""
+    lengths: npt.NDArray[np.int64]
+    """int64 (n,)."""
+    rows: npt.NDArray[np.int64]
+    """int64 (n,), the cache's row of each."""
+    cached: npt.NDArray[np.int64]
+    """int64 (n,), tokens of each that its row holds."""
+    uniforms: Tensor
+    """float32 (n,), the random number that each token is drawn by."""
+    allowed: Tensor | None
+    """bool (n, V), the tokens that the task allows; None: all."""
 
 
 class CausalLMPolicy:
@@ -62,6 +80,7 @@ class CausalLMPolicy:
         self.model = model
         self.num_slots = num_slots
         self.device = model.lm.device
+        self._on_host = self.device.type == "cpu"
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._decoder = Decoder(model, num_slots, self.sampling)
         self._rows = SlotRows(num_slots)
@@ -98,56 +117,67 @@ class CausalLMPolicy:
             FloatingPointError: the model's logits are not finite.
         """
         slots = _as_slots(slots)
-        if len(slots) == 0 or (np.diff(np.sort(slots)) == 0).any():
-            raise ValueError(f"slots are {slots.tolist()}; name at least one, and each once")
-        if slots.max() >= self.num_slots:
+        named = slots.tolist()
+        if not named or len(set(named)) < len(named):
+            raise ValueError(f"slots are {named}; name at least one, and each once")
+        if max(named) >= self.num_slots:
             raise ValueError(
-                f"slot {slots.max()} was asked for but the policy has {self.num_slots} slots; make it with the environment's "
+                f"slot {max(named)} was asked for but the policy has {self.num_slots} slots; make it with the environment's "
                 "num_envs"
             )
         tokens = torch.as_tensor(obs, device=self.device)
         lengths = (tokens >= 0).sum(1).cpu().numpy() if lengths is None else lengths
-        new = lengths - self._rows.cached[slots]
-        for i in np.flatnonzero(new <= 0)[:1]:
+        cached = self._rows.cached[slots]
+        new = lengths - cached
+        if new.min() <= 0:
+            i = int(new.argmin())
             raise ValueError(
-                f"slot {slots[i]} has {lengths[i]} tokens but {self._rows.cached[slots[i]]} were seen before; call reset_slots "
-                "when an episode ends"
+                f"slot {named[i]} has {lengths[i]} tokens but {cached[i]} were seen before; call reset_slots when an episode "
+                "ends"
             )
         if (longest := int(lengths.max())) > self.model.context_length:
             raise ValueError(
-                f"slot {slots[lengths.argmax()]} has {longest} tokens but the model was made for {self.model.context_length}; "
+                f"slot {named[lengths.argmax()]} has {longest} tokens but the model was made for {self.model.context_length}; "
                 "make ActorCritic with the environment's context_length"
             )
         self._take_rows(slots, lengths)
-        draws = Draws(torch.rand(len(slots), generator=self._generator, device=self.device), None)
-        if allowed is not None:
-            draws = draws._replace(allowed=allowed.to(self.device))
+        uniforms = torch.rand(len(named), generator=self._generator, device=self.device)
+        texts = _Texts(
+            tokens, lengths, self._rows.row_of[slots], cached, uniforms, None if allowed is None else allowed.to(self.device)
+        )
         several = new > 1
-        if len(slots) <= len(self._rows) // 2:
+        if len(named) <= len(self._rows) // 2:
             several[:] = True  # few of many rows: reading just theirs costs less than one pass over all
-        fresh = np.flatnonzero(several & (self._rows.cached[slots] == 0))
-        grown, rest = np.flatnonzero(several & (self._rows.cached[slots] > 0)), np.flatnonzero(~several)
-        sharing = self._share(tokens, fresh, slots, lengths)
+        sampled = self._pass_by_pass(texts, several) if several.any() else self._decode(texts, np.arange(len(named)))
+        self._rows.cached[slots] = lengths
+        # On CUDA the environment looks, with the step's one transfer; it refuses the token V.
+        if self._on_host and int(sampled.tokens.numpy().max()) >= self.model.vocab_size:
+            self._decoder.cache.clear()  # a masked NaN is a NaN still
+            raise FloatingPointError("the model's logits are not finite, so no token can be sampled; its weights may be NaN")
+        return Step(*sampled)
+
+    def _pass_by_pass(self, texts: _Texts, several: npt.NDArray[np.bool_]) -> Sampled:
+        """Sample the next token of each text, where some of them need ``several`` tokens run."""
+        fresh, grown = np.flatnonzero(several & (texts.cached == 0)), np.flatnonzero(several & (texts.cached > 0))
+        rest = np.flatnonzero(~several)
+        sharing = self._share(texts, fresh)
         parts = []
         if self._decoder.mixes and sharing is None and len(fresh) and len(rest):
             # 1) new prompts, in one pass with those that need one token each
-            parts.append(self._mix(tokens, fresh, rest, slots, lengths, draws))
+            parts.append((np.sort(np.concatenate([fresh, rest])), self._mix(texts, fresh, rest)))
         else:
             if len(fresh):
-                parts.append(self._enter(tokens, fresh, slots, lengths, draws, sharing))
+                parts.append((fresh, self._enter(texts, fresh, sharing)))
             if len(rest):
                 # over the rows as they lie in the cache
-                parts.append(self._decode(tokens, rest, slots, lengths, draws))
+                parts.append((rest, self._decode(texts, rest)))
         # 2) texts that are several tokens ahead of the cache: replies
         if len(grown):
-            parts.append(self._catch_up(tokens, grown, slots, lengths, draws))
-        self._rows.cached[slots] = lengths
-        step = self._in_order(parts)
-        # On CUDA the environment looks, with the step's one transfer; it refuses the token V.
-        if self.device.type == "cpu" and int(step.tokens.max()) >= self.model.vocab_size:
-            self._decoder.cache.clear()  # a masked NaN is a NaN still
-            raise FloatingPointError("the model's logits are not finite, so no token can be sampled; its weights may be NaN")
-        return step
+            parts.append((grown, self._catch_up(texts, grown)))
+        if len(parts) == 1:
+            return parts[0][1]
+        back = self._upload(np.argsort(np.concatenate([at for at, _ in parts])))
+        return Sampled(*(torch.cat(figures)[back] for figures in zip(*(part for _, part in parts), strict=True)))
 
     def evaluate(self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor, allowed: Allowed | None = None) -> tuple[Tensor, ...]:
         """Give logprobs, values, entropy (B, T) of whole texts under the tempered model; see ``ActorCritic.forward``."""
@@ -162,105 +192,70 @@ class CausalLMPolicy:
                 self._rows = SlotRows(self.num_slots)  # rows were given that hold nothing: everything is run anew
                 raise
 
-    def _plan(
-        self, at: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor, Tensor, npt.NDArray[np.int64]]:
+    def _plan(self, texts: _Texts, at: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, npt.NDArray[np.int64]]:
         """Plan a pass of one token for each of the texts ``at`` over all rows in use.
 
         Returns:
-            For each row: which text it reads, which of its tokens, the column that this goes to, and the tokens it then has.
-            Rows that sit out read the first text's first token.
+            For each row: its token, the column that this goes to, and the tokens it then has. Rows that sit out run token 0.
         """
-        rows, last = self._rows.row_of[slots[at]], lengths[at] - 1
-        plan = np.zeros((3, self._decoder.rows_for(len(self._rows))), dtype=np.int64)
-        plan[2] = self._decoder.spare
-        plan[:, rows] = at, last, last
-        held = np.zeros(plan.shape[1], dtype=np.int64)
-        held[rows] = lengths[at]
-        text, token, column = self._upload(plan)
-        return text, token, column, held
+        rows, last = texts.rows[at], texts.lengths[at] - 1
+        held = np.zeros(self._decoder.rows_for(len(self._rows)), dtype=np.int64)
+        held[rows] = last + 1
+        plan = np.zeros((2, len(held)), dtype=np.int64)
+        plan[1] = self._decoder.spare
+        plan[1, rows] = last
+        if self._on_host:  # numpy's indexing costs a third of torch's on so few numbers
+            plan[0, rows] = texts.tokens.numpy()[at, last]
+            return torch.from_numpy(plan[0]), torch.from_numpy(plan[1]), held
+        text, token, row = self._upload(np.stack([at, last, rows]))
+        ids, columns = self._upload(plan)
+        return ids.index_put((row,), texts.tokens[text, token]), columns, held
 
-    def _decode(
-        self,
-        tokens: Tensor,
-        at: npt.NDArray[np.int64],
-        slots: npt.NDArray[np.int64],
-        lengths: npt.NDArray[np.int64],
-        draws: Draws,
-    ) -> tuple[npt.NDArray[np.int64], Sampled]:
+    def _decode(self, texts: _Texts, at: npt.NDArray[np.int64]) -> Sampled:
         """Run the last token of the texts ``at``, and sample."""
-        text, token, columns, held = self._plan(at, slots, lengths)
-        sampled = self._decoder.one_each(tokens[text, token], columns, draws.at(text), held)
-        where = self._upload(self._rows.row_of[slots[at]])
-        return at, Sampled(*(figure[where] for figure in sampled))
+        ids, columns, held = self._plan(texts, at)
+        return self._decoder.one_each(ids, columns, held, self._upload(texts.rows[at]), *self._draws(texts, at))
 
-    def _mix(
-        self,
-        tokens: Tensor,
-        fresh: npt.NDArray[np.int64],
-        rest: npt.NDArray[np.int64],
-        slots: npt.NDArray[np.int64],
-        lengths: npt.NDArray[np.int64],
-        draws: Draws,
-    ) -> tuple[npt.NDArray[np.int64], Sampled]:
-        """Run the new texts ``fresh`` and the last token of the texts ``rest`` in one pass, and sample."""
-        text, token, columns, held = self._plan(rest, slots, lengths)
-        counts, new = lengths[fresh], tokens[self._upload(fresh)]
-        rows = self._upload(np.repeat(self._rows.row_of[slots[fresh]], counts))
-        ids = tokens[text, token]
-        one, ends = self._decoder.mixed(ids, columns, held, new[new >= 0], rows, counts.tolist())
-        at = np.concatenate([rest, fresh])
-        states = torch.cat([one[self._upload(self._rows.row_of[slots[rest]])], ends])
-        return at, self._decoder.sample(states, draws.at(self._upload(at)))
+    def _mix(self, texts: _Texts, fresh: npt.NDArray[np.int64], rest: npt.NDArray[np.int64]) -> Sampled:
+        """Run the new texts ``fresh`` and the last token of the texts ``rest`` in one pass, and sample in the texts' order."""
+        ids, columns, held = self._plan(texts, rest)
+        counts, new = texts.lengths[fresh], texts.tokens[self._upload(fresh)]
+        rows = self._upload(np.repeat(texts.rows[fresh], counts))
+        hidden = self._decoder.mixed(ids, columns, held, new[new >= 0], rows, counts.tolist())
+        place = np.zeros(len(texts.lengths), dtype=np.int64)
+        place[rest], place[fresh] = texts.rows[rest], len(ids) + np.cumsum(counts) - 1
+        at = np.sort(np.concatenate([fresh, rest]))
+        return self._decoder.sample(hidden[self._upload(place[at])], *self._draws(texts, at))
 
-    def _catch_up(
-        self,
-        tokens: Tensor,
-        at: npt.NDArray[np.int64],
-        slots: npt.NDArray[np.int64],
-        lengths: npt.NDArray[np.int64],
-        draws: Draws,
-    ) -> tuple[npt.NDArray[np.int64], Sampled]:
+    def _catch_up(self, texts: _Texts, at: npt.NDArray[np.int64]) -> Sampled:
         """Run the tokens that the cache lacks of the texts ``at``, and sample."""
-        rows, cached = self._rows.row_of[slots[at]], self._rows.cached[slots[at]]
-        states = self._run(tokens[self._upload(at)], rows, cached, lengths[at])
-        return at, self._decoder.sample(states, draws.at(self._upload(at)))
+        states = self._run(texts.tokens[self._upload(at)], texts.rows[at], texts.cached[at], texts.lengths[at])
+        return self._decoder.sample(states, *self._draws(texts, at))
 
-    def _share(
-        self, tokens: Tensor, fresh: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-    ) -> Sharing | None:
+    def _share(self, texts: _Texts, fresh: npt.NDArray[np.int64]) -> Sharing | None:
         """Find what the new texts ``fresh`` share with each other and with texts that the cache holds."""
-        if lengths[fresh].sum() < LEAST_SAVED:
+        if texts.lengths[fresh].sum() < LEAST_SAVED:
             return None
-        texts, cached = tokens.cpu().numpy(), self._rows.cached[slots]  # once per refill, not per token
-        held = np.flatnonzero(cached)
-        return share(texts[fresh], lengths[fresh], texts[held], cached[held])
+        tokens, held = texts.tokens.cpu().numpy(), np.flatnonzero(texts.cached)  # once per refill, not per token
+        return share(tokens[fresh], texts.lengths[fresh], tokens[held], texts.cached[held])
 
-    def _enter(
-        self,
-        tokens: Tensor,
-        at: npt.NDArray[np.int64],
-        slots: npt.NDArray[np.int64],
-        lengths: npt.NDArray[np.int64],
-        draws: Draws,
-        sharing: Sharing | None,
-    ) -> tuple[npt.NDArray[np.int64], Sampled]:
+    def _enter(self, texts: _Texts, at: npt.NDArray[np.int64], sharing: Sharing | None) -> Sampled:
         """Run the new texts ``at``, and sample; what they share is run once and copied."""
         if sharing is None:
-            return self._catch_up(tokens, at, slots, lengths, draws)
-        rows, leaders, start = self._rows.row_of[slots], at[sharing.leaders], sharing.copied
+            return self._catch_up(texts, at)
+        rows, leaders, start = texts.rows, at[sharing.leaders], sharing.copied
         if start.any():
-            held = np.flatnonzero(self._rows.cached[slots])
+            held = np.flatnonzero(texts.cached)
             self._copy(rows[held[sharing.donors]], rows[leaders], int(start.max()))
-        texts = tokens[self._upload(leaders)]
+        tokens = texts.tokens[self._upload(leaders)]
         if sharing.common:
-            self._run(texts[:1], rows[leaders[:1]], start[:1], np.full(1, sharing.common))
+            self._run(tokens[:1], rows[leaders[:1]], start[:1], np.full(1, sharing.common))
             start = np.full_like(start, sharing.common)
             self._copy(rows[leaders[:1]].repeat(len(leaders) - 1), rows[leaders[1:]], sharing.common)
-        states = self._run(texts, rows[leaders], start, lengths[leaders])
+        states = self._run(tokens, rows[leaders], start, texts.lengths[leaders])
         twins = np.setdiff1d(np.arange(len(at)), sharing.leaders)
-        self._copy(rows[leaders[sharing.leader_of[twins]]], rows[at[twins]], int(lengths[at].max()))
-        return at, self._decoder.sample(states[self._upload(sharing.leader_of)], draws.at(self._upload(at)))
+        self._copy(rows[leaders[sharing.leader_of[twins]]], rows[at[twins]], int(texts.lengths[at].max()))
+        return self._decoder.sample(states[self._upload(sharing.leader_of)], *self._draws(texts, at))
 
     def _run(
         self, texts: Tensor, rows: npt.NDArray[np.int64], start: npt.NDArray[np.int64], stop: npt.NDArray[np.int64]
@@ -279,14 +274,12 @@ class CausalLMPolicy:
         if len(source):
             self._decoder.cache.copy_rows(self._upload(source), self._upload(target), width)
 
-    def _in_order(self, parts: Sequence[tuple[npt.NDArray[np.int64], Sampled]]) -> Step:
-        """Lay what was sampled for the texts ``at`` of each part out in the order of the texts."""
-        order = np.concatenate([at for at, _ in parts])
-        sampled = parts[0][1] if len(parts) == 1 else Sampled(*map(torch.cat, zip(*(part for _, part in parts), strict=True)))
-        if (order[1:] > order[:-1]).all():
-            return Step(*sampled)
-        where = self._upload(np.argsort(order))
-        return Step(*(figure[where] for figure in sampled))
+    def _draws(self, texts: _Texts, at: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+        """Give the random numbers of the texts ``at``, and what they may be."""
+        if len(at) == len(texts.lengths):
+            return texts.uniforms, texts.allowed
+        where = self._upload(at)
+        return texts.uniforms[where], None if texts.allowed is None else texts.allowed[where]
 
     def _upload(self, numbers: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(numbers).to(self.device)

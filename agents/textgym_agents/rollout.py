@@ -96,11 +96,11 @@ class Played:
     ids: Tensor
     """int64 (context_length,), prompt then response; 0 beyond."""
     logprobs: Tensor
-    """float32 (context_length,), by response token; 0 where the agent wrote none. So are the next two."""
+    """float32 (context_length,), by response token; 0 where the agent wrote none. So is the next."""
     values: Tensor
     """float32 (context_length,)."""
     versions: Tensor
-    """int64 (context_length,), the policy's version that sampled each token."""
+    """int64 (context_length,), the policy's version when each token was written; means nothing where the agent wrote none."""
     final_value: float
     """V of the final state, where it was truncated; else 0."""
     release: Release | None = None
@@ -141,17 +141,18 @@ def lay_out(finished: Sequence[Played], version: int, masks: Tensor | None = Non
     def column(name: str) -> Tensor:
         return torch.tensor([getattr(release, name) for release in ended], device=device)
 
+    agent_mask = table("agent_mask", np.bool_)
     return Rollout(
         ids=stack("ids", length),
         prompt_lengths=torch.from_numpy(prompt_lengths).to(device),
         num_tokens=torch.from_numpy(count).to(device),
-        agent_mask=table("agent_mask", np.bool_),
+        agent_mask=agent_mask,
         token_rewards=table("token_rewards", np.float32),
         streams=table("streams", np.int64, -1),
         logprobs=stack("logprobs", width),
         values=stack("values", width),
         ref_logprobs=None,
-        policy_version=stack("versions", width),
+        policy_version=stack("versions", width) * agent_mask,
         version=version,
         final_values=torch.tensor([item.final_value for item in played], device=device),
         terminated=column("terminated"),

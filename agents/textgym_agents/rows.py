@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 _CLASSES = 2 ** np.arange(5, 24)  # 32, 64, ...: the longest text of each class of lengths
+_NONE = np.zeros(0, dtype=np.int64)
 
 
 class SlotRows:
@@ -23,6 +24,7 @@ class SlotRows:
         """int64 (N,), the row of each slot, -1: none."""
         self.slot_of = np.zeros(0, dtype=np.int64)
         """int64 (rows in use,), the slot of each row, -1: free."""
+        self._gaps = 0  # free rows among those in use
         self.cached = np.zeros(num_slots, dtype=np.int64)
         """int64 (N,), tokens of each slot's text that its row holds."""
 
@@ -33,6 +35,7 @@ class SlotRows:
         """Let the rows of ``slots`` go."""
         rows = self.row_of[slots]
         self.slot_of[rows[rows >= 0]] = -1
+        self._gaps += int((rows >= 0).sum())
         self.row_of[slots] = -1
         self.cached[slots] = 0
 
@@ -51,16 +54,19 @@ class SlotRows:
             Rows to copy from and rows to copy to, int64 (moved,) each: all are read before any is written.
         """
         missing = self.row_of[slots] < 0
+        if self._gaps <= len(self) // 8 and not missing.any():
+            return _NONE, _NONE
         rows = np.flatnonzero(self.slot_of >= 0)
-        if not missing.any() and len(self) - len(rows) <= len(self) // 8:
-            return rows[:0], rows[:0]
+        self._gaps = 0
         held = self.slot_of[rows]
         every, row = np.concatenate([held, slots[missing]]), np.concatenate([rows, np.full(missing.sum(), -1)])
         kind = np.searchsorted(_CLASSES, np.concatenate([self.cached[held], lengths[missing]]))
         region = np.sort(kind)  # the class of length that belongs at each row
         stays = (row >= 0) & (row < len(every))
         stays[stays] = region[row[stays]] == kind[stays]
-        free = np.setdiff1d(np.arange(len(every)), row[stays])
+        taken = np.zeros(len(every), dtype=np.bool_)
+        taken[row[stays]] = True
+        free = np.flatnonzero(~taken)
         rest = np.flatnonzero(~stays)
         rest = rest[np.argsort(kind[rest], kind="stable")]
         moved = row[rest] >= 0

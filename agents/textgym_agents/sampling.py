@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,19 +38,6 @@ class Sampling:
     def truncates(self) -> bool:
         """Whether some tokens are never sampled, so that the distribution is not the tempered model's."""
         return self.top_k is not None or self.top_p < 1
-
-
-class Draws(NamedTuple):
-    """What sampling takes beside the logits, for n texts."""
-
-    uniforms: Tensor
-    """float32 (n,), in [0, 1): one random number per text."""
-    allowed: Tensor | None = None
-    """bool (n, V), the tokens that the task allows; None: all."""
-
-    def at(self, texts: Tensor) -> Draws:
-        """Give those of ``texts``, int64 (k,)."""
-        return Draws(self.uniforms[texts], None if self.allowed is None else self.allowed[texts])
 
 
 def truncate(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium.vector import AutoresetMode
-from torch import Tensor
 from transformers import ContinuousBatchingConfig, GenerationConfig, LogitsProcessor, PreTrainedModel
 
 from textgym import TextGenVectorEnv
@@ -25,7 +24,7 @@ from textgym_agents.collector import Collector, collect
 from textgym_agents.decode import Decoder
 from textgym_agents.model import ActorCritic
 from textgym_agents.policy import CausalLMPolicy, Step
-from textgym_agents.sampling import Draws, Sampling
+from textgym_agents.sampling import Sampling
 
 
 class Contestant(Protocol):
@@ -130,22 +129,28 @@ class ForcedLengths(CausalLMPolicy):
         obs: Any,
         slots: Sequence[int] | np.ndarray,
         lengths: npt.NDArray[np.int64] | None = None,
-        allowed: Tensor | None = None,
+        allowed: torch.Tensor | None = None,
     ) -> Step:
         """Sample, and put end-of-text where it is due and nowhere else."""
         slots = np.asarray(slots)
+        self._read_targets(obs, slots)
+        step = super().act(obs, slots, lengths, allowed)
+        self._force(slots, step)
+        return step
+
+    def _read_targets(self, obs: Any, slots: npt.NDArray[np.int64]) -> None:
         for i in np.flatnonzero(self._fresh[slots]):
             text = [token for token in obs[i, : self.load.max_prompt_tokens + 1].tolist() if token >= 0]
             if self.load.has(text):  # else it is carried over, and goes on to the target that it has
                 self._left[slots[i]] = self.load.target(text)
         self._fresh[slots] = False
-        step = super().act(obs, slots, lengths, allowed)
+
+    def _force(self, slots: npt.NDArray[np.int64], step: Step) -> None:
         self.sampled += len(slots)
         self._left[slots] -= 1
         eos, tokens = self.load.tokenizer.eos_token_id, step.tokens.numpy()  # in place: this is all that the load adds
         tokens[tokens == eos] = eos + 1
         tokens[self._left[slots] == 0] = eos
-        return step
 
 
 class ForcedEnd(LogitsProcessor):
@@ -317,7 +322,9 @@ class DecodeFloor:
         for columns in self.columns:
             uniforms = torch.rand(len(columns), generator=self.generator)
             width = int(columns.max()) + 1
-            self.tokens = self.decoder._one_each(self.tokens, torch.from_numpy(columns), Draws(uniforms), width).tokens
+            with self.decoder._small(len(columns)):
+                states = self.decoder._one_each(self.tokens, torch.from_numpy(columns), width)
+                self.tokens = self.decoder.sample(states, uniforms).tokens
         return self.columns.size, time.perf_counter() - start
 
     def close(self) -> None:
@@ -346,11 +353,12 @@ def shares(model: ActorCritic, load: Load, slots: int, seed: int) -> Mapping[str
     """Say where the time of one drained collection goes, as parts of 1, by clocks around the pieces.
 
     "model" is every pass over the cache, with its masks and the moves of its rows; "sampling" the head, the draw and the
-    values; "environment" the vector environment's steps and resets; "bookkeeping" the rest: which slot has which row, and the
-    collection's tables. Clocks count what is inside of them and not inside of another.
+    values; "environment" the vector environment's steps and resets; "load" putting the ends of texts where the load has them,
+    which is no part of a real collection; "bookkeeping" the rest: which slot has which row, and the collection's tables. Clocks
+    count what is inside of them and not inside of another.
     """
     policy, envs = ForcedLengths(model, slots, load, seed=seed), make_envs(load, slots, seed)
-    spent = {"model": 0.0, "sampling": 0.0, "environment": 0.0}
+    spent = {"model": 0.0, "sampling": 0.0, "environment": 0.0, "load": 0.0}
     inner = [0.0]  # seconds that clocks inside of each running one have counted
 
     def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -370,6 +378,7 @@ def shares(model: ActorCritic, load: Load, slots: int, seed: int) -> Mapping[str
     passes = [(decoder, "one_each"), (decoder, "several"), (decoder, "mixed"), (decoder.cache, "copy_rows")]
     places = [(*place, "model") for place in passes] + [(decoder, "sample", "sampling")]
     places += [(envs, "step", "environment"), (envs, "reset", "environment")]
+    places += [(policy, "_read_targets", "load"), (policy, "_force", "load")]
     load.handed_out = 0
     collect(envs, policy, len(load.prompts))
     for place, method, name in places:
