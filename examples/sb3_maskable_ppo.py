@@ -14,17 +14,6 @@ from textgym.integrations.sb3_maskable import MaskableTokenRewardBuffer
 from textgym.tasks.copying import Copying
 
 
-class Letters(Copying):
-    """Copying in which only letters may be written, and each is a stream of its own: a letter decides about no other."""
-
-    def __init__(self):
-        super().__init__()
-        self.token_masks = np.isin(np.arange(len(self.tokenizer)), self.tokenizer.encode(self.letters))
-
-    def streams(self, episodes):
-        return [np.arange(len(episode.ids)) for episode in episodes]
-
-
 class OneHot(BaseFeaturesExtractor):
     """Turns tokens (B, L), -1 where there is none, into one number per place and token."""
 
@@ -51,7 +40,10 @@ class Curve(BaseCallback):
 
 def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
     """Learn from ``rewards`` "tokens" or "sum"; gives the curve, (tokens so far, score)."""
-    env = TextGenVecEnv(gym.make_vec("textgym:TextGen-v0", num_envs=16, task=Letters()))
+    task = Copying(length=6)
+    task.token_masks = np.isin(np.arange(len(task.tokenizer)), task.tokenizer.encode(task.letters))  # letters alone
+    task.streams = lambda episodes: [np.arange(len(episode.ids)) for episode in episodes]  # a letter decides about no other
+    env = TextGenVecEnv(gym.make_vec("textgym:TextGen-v0", num_envs=16, task=task))
     options = {"rollout_buffer_class": MaskableTokenRewardBuffer} if rewards == "tokens" else {}
     network = {"features_extractor_class": OneHot, "net_arch": [256, 256], "activation_fn": torch.nn.ReLU}
     options |= {"policy_kwargs": network, "n_steps": 64, "batch_size": 256, "learning_rate": 1e-3, "ent_coef": 0.01}
