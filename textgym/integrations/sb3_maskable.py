@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer, MaskableRolloutBufferSamples
 from stable_baselines3.common.buffers import RolloutBuffer
 
@@ -47,4 +46,4 @@ class MaskableTokenRewardBuffer(TokenRewardBuffer, MaskableRolloutBuffer):  # ty
         size = int(self.action_space.n)  # type: ignore[attr-defined]
         masks = np.unpackbits(self.action_masks[batch_inds], axis=1, count=size)
         samples = RolloutBuffer._get_samples(self, batch_inds, env)  # without the masks, which would be read unpacked
-        return MaskableRolloutBufferSamples(*samples, action_masks=self.to_torch(masks).to(torch.float32))
+        return MaskableRolloutBufferSamples(*samples, action_masks=self.to_torch(masks.astype(np.float32)))
