@@ -3,9 +3,12 @@
 from typing import Any
 
 import torch
+from gymnasium.vector import AutoresetMode
+from textgym_agents import ActorCritic, CausalLMPolicy
 from textgym_agents.rollout import Rollout
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from textgym import PromptTask, TextGenVectorEnv
 from textgym.ledger import Ledger
 
 CONTEXT = 24
@@ -73,3 +76,25 @@ def build_rollout(**changes):
         "ledger": Ledger(1.0),
     }
     return Rollout(**{**fields, **changes})
+
+
+def play_kit(letters, reward_fn=None, group_size=1, seed=0, num_slots=8, **kwargs):
+    """A small policy, and an environment of prompts "a" and "bcd" under DISABLED, as agents get them."""
+    reward_fn = reward_fn or (lambda episodes: [float((episode.ids % 2).sum()) for episode in episodes])
+    task = PromptTask(["a", "bcd"], letters, reward_fn, **{"max_new_tokens": 6, **kwargs})
+    policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), num_slots, seed=seed)
+    envs = TextGenVectorEnv(
+        num_slots, task, autoreset_mode=AutoresetMode.DISABLED, output="torch", group_size=group_size, keep_episodes=True
+    )
+    envs.reset(seed=seed)
+    return policy, envs
+
+
+def gradients(policy):
+    """The gradients that a policy's language model was left with, in one row."""
+    return torch.cat([p.grad.flatten() for p in policy.model.lm.parameters()])
+
+
+def weights(policy):
+    """All weights of a policy's model in one row."""
+    return torch.cat([p.detach().flatten().clone() for p in policy.model.parameters()])

@@ -153,7 +153,7 @@ def test_masks_and_numbers_have_to_go_together():
         with pytest.raises(ValueError, match=r"token_masks is a .* give a MaskTable and define mask_numbers"):
             textgym.TextGenEnv(task)
     with pytest.raises(ValueError, match="mask_fn is given but token_masks is not"):
-        constant(mask_fn=lambda prompts, responses: [0])
+        textgym.TextGenEnv(constant(mask_fn=lambda prompts, responses: [0]))
     with pytest.raises(ValueError, match="made for 4 tokens but the tokenizer has 5"):
         textgym.TextGenEnv(constant(token_masks=MaskTable(4), mask_fn=lambda prompts, responses: [0]))
 

@@ -20,6 +20,14 @@ def test_agents_come_by_short_name_module_name_class_and_object():
         assert resolve_agent(agent, "p", seed=0).policy == "p"
 
 
+def test_every_short_name_leads_to_an_agent_and_a_wrong_one_to_the_nearest():
+    for name in agent_module.AGENTS:
+        found = agent_module.find_agent(name)
+        assert all(hasattr(found, member) for member in ("learn", "save", "load"))
+    with pytest.raises(ValueError, match=r"there is no agent 'reinforced'. Did you mean 'reinforce'"):
+        agent_module.find_agent("reinforced")
+
+
 def test_agents_come_by_entry_point(monkeypatch):
     class Point:
         name = "mine"
@@ -29,7 +37,7 @@ def test_agents_come_by_entry_point(monkeypatch):
 
     monkeypatch.setattr(agent_module, "entry_points", lambda group: [Point()] if group == "textgym.agents" else [])
     assert isinstance(resolve_agent("mine", "p", seed=0), Silent)
-    with pytest.raises(ValueError, match="there is no agent 'nobody'; there are ppo, mine, and 'module:Name'"):
+    with pytest.raises(ValueError, match=r"there is no agent 'nobody'; there are ppo, .*, mine, and 'module:Name'"):
         resolve_agent("nobody", "p", seed=0)
 
 
@@ -37,7 +45,7 @@ def test_objects_that_are_no_agents_say_what_they_lack():
     class NoLearn:
         policy = None
 
-    with pytest.raises(TypeError, match="NoLearn is not an agent: it lacks learn, save, load"):
+    with pytest.raises(TypeError, match=r"test_agent:.*NoLearn is not an agent: it lacks learn, save, load"):
         resolve_agent(NoLearn(), "p", seed=0)
 
 

@@ -28,6 +28,40 @@ def test_task_arguments_are_passed_on(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["task_args"]["masses"] == [1, 0]
 
 
+def test_another_agent_with_its_options_a_checkpoint_and_a_resumed_run(tmp_path, capsys):
+    options = ["--agent", "rloo", "--agent-args", '{"group_size": 4, "epochs": 2}', "--checkpoint-every=1"]
+    main(["train", "--out", str(tmp_path), *options, *SMALL])
+    assert json.loads((tmp_path / "config.json").read_text())["agent_args"] == {"group_size": 4, "epochs": 2}
+    (tmp_path / "result.json").unlink()
+    main(["train", "--resume", str(tmp_path)])
+    assert json.loads((tmp_path / "result.json").read_text())["best"]["episodes"] == 8
+    assert "run folder" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["train", "--resume", str(tmp_path), "--seed=4"])
+    assert "leave out seed" in " ".join(capsys.readouterr().err.split())
+
+
+class Idle:
+    """An agent that does nothing."""
+
+    def __init__(self, policy, seed=0):
+        self.policy = policy
+
+    def learn(self, envs, budget, callback): ...
+    def save(self, folder):
+        (folder / "idle.txt").write_text("")
+
+    def load(self, folder): ...
+
+
+def test_what_is_wrong_with_an_agent_is_told_with_the_folder_that_is_kept(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--agent", f"{__name__}:Idle", "--out", str(tmp_path), *SMALL])
+    said = "".join(capsys.readouterr().err.split())
+    assert f"{__name__}:Idlereturnedwithoutplayinganepisode" in said
+    assert f"thepolicy,asfarasithadlearned,isin{tmp_path}" in said
+
+
 def test_wrong_names_are_told_in_one_line(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "--task", "number_dual"])

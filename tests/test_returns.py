@@ -5,7 +5,7 @@ from gymnasium.spaces import Box, Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.buffers import RolloutBuffer
-from textgym_agents.returns import stream_gae
+from textgym_agents.returns import stream_gae, whole_stream_returns
 
 
 def run(rewards, values, streams=None, mask=None, final=0.0, truncated=False, **kwargs):
@@ -187,3 +187,27 @@ def test_a_reply_of_any_length_changes_no_advantage_F06(reply):
         return advantages[mask]
 
     torch.testing.assert_close(first_advantage(reply), first_advantage(0))
+
+
+def whole(rewards, values, streams, mask=None, final=0.0, truncated=False):
+    rewards, values = torch.tensor([rewards], dtype=torch.float64), torch.tensor([values], dtype=torch.float64)
+    mask = torch.ones_like(rewards, dtype=torch.bool) if mask is None else torch.tensor([mask])
+    ends = torch.tensor([final], dtype=torch.float64), torch.tensor([truncated])
+    advantages, returns = whole_stream_returns(rewards, values, torch.tensor([streams]), mask, *ends)
+    return advantages[0].tolist(), returns[0].tolist()
+
+
+def test_whole_stream_returns_give_each_token_all_of_its_stream_by_hand():
+    advantages, returns = whole([1.0, 2.0, 0.0, 3.0, 5.0], [0.5, 1, 9, 1, 2], [0, 1, -1, 0, 1], [True, True, False, True, True])
+    assert returns == [4, 7, 0, 4, 7]
+    assert advantages == [3.5, 6, 0, 3, 5]
+    assert whole([0.0, 1.0], [0, 0], [0, 1], final=5.0, truncated=True)[1] == [0, 6]
+    assert whole([2.0, 1.0], [0, 0], [0, 0], final=5.0, truncated=True)[1] == [8, 8]
+    with pytest.raises(ValueError, match="values of row 0"):
+        whole([0.0], [float("nan")], [0])
+
+
+def test_a_reward_booked_one_token_too_early_is_erased_by_reward_to_go_and_repaired_by_whole_streams_F08():
+    """The second of two tokens decides, and its reward is booked on the first."""
+    assert run([1.0, 0.0], [0, 0])[0] == [1, 0]
+    assert whole([1.0, 0.0], [0, 0], [0, 0])[0] == [1, 1]

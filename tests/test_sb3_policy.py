@@ -114,10 +114,16 @@ def test_playing_and_learning_give_what_the_naive_policy_gives(make_model, tempe
 
 @pytest.mark.parametrize("kind", [PPO, A2C])
 def test_sb3_learns_through_the_language_model(kind):
-    model = make(kind, learning_rate=3e-3, gamma=1.0, gae_lambda=1.0, **({"n_steps": 8} if kind is PPO else {"n_steps": 9}))
+    model = make(
+        kind,
+        learning_rate=1e-2 if kind is PPO else 3e-3,
+        gamma=1.0,
+        gae_lambda=1.0,
+        **({"n_steps": 8} if kind is PPO else {"n_steps": 9}),
+    )
     before = [parameter.clone() for parameter in model.policy.model.lm.parameters()]
     returns = [np.mean(evaluate_policy(model, make_env(), 40, deterministic=False)[0])]
-    model.learn(3000, callback=TokenRewards())
+    model.learn(1200 if kind is PPO else 3000, callback=TokenRewards())
     returns.append(np.mean(evaluate_policy(model, make_env(), 40, deterministic=False)[0]))
     assert returns[1] > returns[0] + 2, returns
     after = model.policy.model.lm.parameters()
@@ -236,7 +242,5 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             make(make_model=make_model)
-    with pytest.raises(ValueError, match="use_sde"):
-        make(use_sde=True)
     with pytest.raises(ValueError, match="not token ids"):
         make().policy(torch.zeros(5, 15))

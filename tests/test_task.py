@@ -68,6 +68,7 @@ def test_an_object_with_all_members_needs_no_base_class():
         max_prompt_tokens, max_new_tokens, stop, length_limit, weights, causal_streams = 1, 2, (), "terminate", {}, True
         max_response_tokens = max_turn_tokens = None
         turn_stop = ()
+        assigner = None
 
         def sample(self, rng): ...
         def rewards(self, episodes): ...

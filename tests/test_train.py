@@ -8,10 +8,13 @@ from agent_kit import build_lm
 from safetensors.torch import load_file
 from textgym_agents import PPO, CausalLMPolicy, PPOConfig
 from textgym_agents import model as model_module
-from textgym_agents.train import Reporter, TrainConfig, _save, build_policy, build_task, pick_device, prepare_learning, train
+from textgym_agents.run_folder import save_agent
+from textgym_agents.train import Reporter, TrainConfig, build_policy, build_task, pick_device, prepare_learning, train
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from textgym import PromptTask
+from textgym.credit import Uniform
+from textgym.rules import Rules
 from textgym.tasks.number_duel import NumberDuel
 
 SMALL = {
@@ -96,6 +99,9 @@ def test_reward_forms_and_task_arguments_reach_the_task():
     assert not task.keep_streams
     assert task.task.numerals == "digits"
     assert isinstance(build_task(TrainConfig()), NumberDuel)
+    assert Rules(build_task(TrainConfig(assigner="uniform"))).assigner == Uniform()
+    with pytest.raises(ValueError, match="give one of the two"):
+        build_task(TrainConfig(assigner="uniform", rewards="scalar"))
 
 
 class Quiet:
@@ -349,7 +355,7 @@ def test_what_was_learned_survives_whatever_raises_F29(tmp_path, kind, last):
 
 def test_a_save_that_is_cut_off_leaves_the_policy_that_was_there_F33(tmp_path, monkeypatch):
     agent = PPO(build_policy(TrainConfig(), NumberDuel(), "cpu"))
-    _save(agent, tmp_path)
+    save_agent(agent, tmp_path)
     there = policy_weights(tmp_path)
     with torch.no_grad():
         agent.policy.model.lm.transformer.wte.weight.zero_()
@@ -360,9 +366,9 @@ def test_a_save_that_is_cut_off_leaves_the_policy_that_was_there_F33(tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(model_module, "save_file", cut_off)  # the last of what is written
         with pytest.raises(KeyboardInterrupt):
-            _save(agent, tmp_path)
+            save_agent(agent, tmp_path)
     assert all(torch.equal(there[name], tensor) for name, tensor in policy_weights(tmp_path).items())
-    _save(agent, tmp_path)
+    save_agent(agent, tmp_path)
     assert not policy_weights(tmp_path)["transformer.wte.weight"].any()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["policy", "value_head.safetensors"]
 

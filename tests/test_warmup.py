@@ -2,7 +2,7 @@ import pytest
 import torch
 from agent_kit import CONTEXT, build_lm
 from textgym_agents import ActorCritic, warm_up
-from textgym_agents.warmup import _batch
+from textgym_agents.warmup import demonstration_batch
 
 from textgym import Prompt, PromptTask
 from textgym.rules import Rules
@@ -43,7 +43,8 @@ def test_a_draw_serves_several_steps_each_with_its_part_of_it(letters, monkeypat
     task = Counted(["a"], letters, lambda e: [0.0] * len(e))
     batches = []
     monkeypatch.setattr(
-        "textgym_agents.warmup._batch", lambda examples, rules: batches.append(examples) or _batch(examples, rules)
+        "textgym_agents.warmup.demonstration_batch",
+        lambda examples, rules: batches.append(examples) or demonstration_batch(examples, rules),
     )
     warm_up(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), task, steps=5, batch=2, draw=4)
     assert task.asked == [4, 4, 4]
@@ -79,9 +80,9 @@ def test_replies_in_demonstrations_are_not_learned(letters):
         ["a"], letters, lambda e: [0.0], reply_fn=lambda e: None, turn_stop=["."], max_new_tokens=5, max_response_tokens=9
     )
     examples = [(Prompt("a"), ["b.", "cc", "d"]), (Prompt("a"), "b.")]
-    ids, prompt_lengths, mask = _batch(examples, Rules(task))
+    ids, prompt_lengths, mask = demonstration_batch(examples, Rules(task))
     assert prompt_lengths.tolist() == [1, 1]
     assert mask.tolist() == [[True, True, False, False, True, True], [True, True, False, False, False, False]]
     assert ids[0].tolist() == [2, 3, 11, 4, 4, 5, 1]  # end-of-text after the last message, which no stop string ends
     with pytest.raises(ValueError, match="6 of them the agent"):
-        _batch([(Prompt("a"), ["bb.", "c", "ddd"])], Rules(task))
+        demonstration_batch([(Prompt("a"), ["bb.", "c", "ddd"])], Rules(task))

@@ -107,6 +107,8 @@ class ActionMasks:
     def of(cls, task: Any, tokenizer: TextTokenizer, default: Any) -> ActionMasks | None:
         """Give the masks of a task, None where it has none; ``default`` is the ``mask_numbers`` that a task inherits."""
         if getattr(task, "token_masks", None) is None:
+            if "mask_numbers" in vars(task):
+                raise ValueError("mask_fn is given but token_masks is not; give the MaskTable whose numbers it returns")
             return None
         method = getattr(task, "mask_numbers", default)
         return cls(task, tokenizer, getattr(method, "__func__", method) is not default)

@@ -6,7 +6,7 @@ Left out on purpose: forms that change what an episode earns in total. The sum s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,16 @@ class RewardForm(Task):
         form: "tokens" keeps the rewards, "scalar" pays only their sum, on the last agent token; a sum is the whole text's, so
             there is only one stream then.
         streams: False puts every token into stream 0.
+        assigner: splits the sum over the tokens, in the task's streams, in place of the task's own assigner.
     """
 
-    def __init__(self, task: Task, form: Literal["tokens", "scalar"] = "tokens", streams: bool = True) -> None:
+    def __init__(
+        self, task: Task, form: Literal["tokens", "scalar"] = "tokens", streams: bool = True, assigner: Any = None
+    ) -> None:
         if form not in ("tokens", "scalar"):
             raise ValueError(f"form is {form!r}; allowed are 'tokens' and 'scalar'")
+        if form == "scalar" and assigner is not None:
+            raise ValueError(f"form is 'scalar', which pays the last token, and assigner is {assigner!r}; give one of the two")
         self.task = task
         self.form = form
         self.keep_streams = streams and form == "tokens"
@@ -37,6 +42,7 @@ class RewardForm(Task):
         self.max_new_tokens = task.max_new_tokens
         self.max_response_tokens, self.max_turn_tokens = task.max_response_tokens, task.max_turn_tokens
         self.stop, self.turn_stop, self.reply = task.stop, task.turn_stop, task.reply
+        self.assigner = None if form == "scalar" else task.assigner if assigner is None else assigner
         self.length_limit = task.length_limit
         self.weights = task.weights if self.keep_streams else {}  # a rewritten reward is weighted already
         self.causal_streams = task.causal_streams or not self.keep_streams

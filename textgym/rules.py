@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.action_masks import ActionMasks
+from textgym.assign import assign, bind_to_task, resolve_assigner
 from textgym.episode import EndedBy, Episode, Prompt, Release, read_only
 from textgym.info import pending_info, release_info, text_info
-from textgym.rewards import check_streams, resolve
+from textgym.rewards import Resolved, check_streams, resolve
 from textgym.task import Task, check_room, encode_prompt, resolve_task
 from textgym.tokenizer import TextTokenizer
 
@@ -35,6 +36,7 @@ class Rules:
             among ``task_kwargs``, else the number duel.
         observation: "tokens" or "dict".
         info_text: add prompt, text and ended_by to the info of an ended episode.
+        assigner: in place of the task's own; see ``Task.assigner``.
         max_episode_steps: length limit of what the agent writes, in place of the task's ``max_new_tokens``.
         task_kwargs: arguments of the task's constructor.
 
@@ -49,11 +51,13 @@ class Rules:
         observation: Literal["tokens", "dict"] = "tokens",
         info_text: bool = False,
         max_episode_steps: int | None = None,
+        assigner: Any = None,
         **task_kwargs: Any,
     ) -> None:
         if observation not in ("tokens", "dict"):
             raise ValueError(f"observation is {observation!r}; allowed are 'tokens' and 'dict'")
         self.task: Task = resolve_task(task, **task_kwargs)
+        self.assigner = bind_to_task(resolve_assigner(self.task.assigner if assigner is None else assigner), self.task)
         self.tokenizer = TextTokenizer(self.task.tokenizer)
         self.max_prompt_tokens = _positive("max_prompt_tokens", self.task.max_prompt_tokens)
         limit = self.task.max_new_tokens if max_episode_steps is None else max_episode_steps
@@ -249,14 +253,13 @@ class Rules:
             Exception: what the task itself raised, with a note that names the episodes.
         """
         try:
-            rewards = self.task.rewards(episodes)
+            resolved = self._resolve(episodes)
             streams = self.task.streams(episodes)
             successes = [bool(self.task.success(episode)) for episode in episodes]
         except Exception as error:
             numbers = ", ".join(str(episode.episode_id) for episode in episodes[:8])
             error.add_note(f"while rewarding episodes {numbers}{', ...' if len(episodes) > 8 else ''}")
             raise
-        resolved = resolve(rewards, episodes, self.task.weights)
         given = None if streams is None else check_streams(streams, episodes)
         out = []
         for i, (episode, item) in enumerate(zip(episodes, resolved, strict=True)):
@@ -284,6 +287,10 @@ class Rules:
                 )
             )
         return out
+
+    def _resolve(self, episodes: Sequence[Episode]) -> list[Resolved]:
+        resolved = resolve(self.task.rewards(episodes), episodes, self.task.weights)
+        return resolved if self.assigner is None else assign(self.assigner, resolved, episodes)
 
     def truncates(self, episode: Episode) -> bool:
         """Whether an ended episode counts as truncated, so that agents bootstrap; otherwise it terminated."""

@@ -5,6 +5,7 @@ Left out on purpose: a base class. Any object with these members is an agent; it
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
@@ -15,9 +16,19 @@ import gymnasium as gym
 
 from textgym import resolve_name
 from textgym.task import check_arguments
+from textgym_agents.guard import check_agent
 from textgym_agents.rollout import Policy
 
-AGENTS = {"ppo": "textgym_agents.ppo:PPO"}
+AGENTS = {
+    "ppo": "textgym_agents.ppo:PPO",
+    "reinforce": "textgym_agents.reinforce:Reinforce",
+    "rloo": "textgym_agents.rloo:RLOO",
+    "grpo": "textgym_agents.rloo:GRPO",
+    "best_of_n": "textgym_agents.best_of_n:BestOfN",
+    "cloning": "textgym_agents.cloning:Cloning",
+    "ilql": "textgym_agents.ilql:ILQL",
+    "random": "textgym_agents.random_agent:RandomAgent",
+}
 """Short name -> "module:Name" of the shipped agents; others come by "module:Name" or entry point ``textgym.agents``."""
 
 
@@ -28,6 +39,10 @@ class Agent(Protocol):
     learn with that one or with one of its own, as long as ``self.policy`` is what it wants to be judged by. The environment
     is the native vector door under ``AutoresetMode.DISABLED``: ended slots wait for
     ``envs.reset(options={"reset_mask": ended})``; ``collect`` does that.
+
+    Three members are read where an agent has them: ``group_size``, how many slots shall see the same prompts; and
+    ``save_state(folder)`` and ``load_state(folder)``, by which a run can be resumed: the first is called from within the
+    callback, and a ``learn`` after the second goes on where that ``learn`` stood.
     """
 
     policy: Policy
@@ -63,7 +78,9 @@ def find_agent(agent: Any) -> Any:
     if agent in AGENTS or ":" in agent:
         return resolve_name(AGENTS.get(agent, agent))
     if agent not in found:
-        raise ValueError(f"there is no agent {agent!r}; there are {', '.join([*AGENTS, *found])}, and 'module:Name'")
+        close = difflib.get_close_matches(agent, [*AGENTS, *found], n=1)
+        hint = f". Did you mean {close[0]!r}?" if close else ";"
+        raise ValueError(f"there is no agent {agent!r}{hint} there are {', '.join([*AGENTS, *found])}, and 'module:Name'")
     return found[agent].load()
 
 
@@ -78,15 +95,13 @@ def resolve_agent(agent: Any, policy: Policy, *, seed: int, **kwargs: Any) -> Ag
 
     Raises:
         ValueError: nothing has that name; says what is there.
-        TypeError: the object lacks a member of ``Agent``.
+        TypeError: the object lacks a member of ``Agent``, or its policy one of ``Policy``.
     """
     agent = find_agent(agent)
     if inspect.isclass(agent) or inspect.isfunction(agent):
         check_arguments(agent, policy, seed=seed, **kwargs)
         agent = _make(agent, policy, seed=seed, **kwargs)
-    missing = [member for member in ("policy", "learn", "save", "load") if not hasattr(agent, member)]
-    if missing:
-        raise TypeError(f"{type(agent).__name__} is not an agent: it lacks {', '.join(missing)}")
+    check_agent(agent)
     return agent
 
 

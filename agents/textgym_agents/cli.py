@@ -50,7 +50,8 @@ def main(args: list[str] | None = None) -> None:
     except (ValueError, TypeError) as error:
         if os.environ.get("TEXTGYM_TRACEBACK"):
             raise
-        Console(stderr=True).print("error:", str(error), "(TEXTGYM_TRACEBACK=1 shows where)", markup=False, highlight=False)
+        said = "\n".join([f"error: {error}", *getattr(error, "__notes__", [])])
+        Console(stderr=True).print(said, "(TEXTGYM_TRACEBACK=1 shows where)", markup=False, highlight=False)
         sys.exit(2)
 
 

@@ -23,6 +23,7 @@ from textgym import Release, TextGenVectorEnv, releases
 from textgym.info import endings
 from textgym.torch_store import DeviceMasks
 from textgym.vector_wrappers import drain
+from textgym_agents.guard import act
 from textgym_agents.policy import Step
 from textgym_agents.rollout import Played, Policy, Rollout, lay_out
 
@@ -191,7 +192,7 @@ class Collector:
         if self._masks is not None:
             rows = self._masks.rows()
             told["allowed"] = rows[torch.from_numpy(self.native.mask_numbers[slots]).to(rows.device)]
-        return self.policy.act(obs, slots, **told)
+        return act(self.policy, obs, slots, self.native.rules.vocab_size, **told)
 
     def _keep(self, released: Sequence[Release]) -> None:
         for release in released:
@@ -243,7 +244,7 @@ class _Tape:
             self.versions[slot, self._signed[slot] : counts[slot]] = version
             self._signed[slot] = counts[slot]
 
-    def cut_out(self, slots: npt.NDArray[np.int64], counts: Sequence[int], obs: Any, version: int) -> list[dict[str, Tensor]]:
+    def cut_out(self, slots: npt.NDArray[np.int64], counts: Sequence[int], obs: Any, version: int) -> list[dict[str, Any]]:
         """Copy the rows of ``slots``, whose episodes ended with ``counts`` tokens, and blank them.
 
         Returns:

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
+from textgym.credit import warn_non_causal
 from textgym.ledger import Ledger
 from textgym.rules import Rules
+from textgym_agents.checkpoint import load_learning, save_learning, write_whole
 from textgym_agents.checkpointing import checkpoint_layers
 from textgym_agents.collector import Collector
+from textgym_agents.constant_total import assigner_of, warn_constant_total
 from textgym_agents.figures import accounts, summary
 from textgym_agents.kl import adapt_kl_coef, kl_loss, kl_penalty
 from textgym_agents.losses import explained_variance, importance_weights, masked_mean, ppo_policy_loss, value_loss
@@ -32,7 +35,7 @@ from textgym_agents.normalise import RewardScale, moments, return_moments, scale
 from textgym_agents.packing import MicroBatch, packs_exactly
 from textgym_agents.policy import CausalLMPolicy
 from textgym_agents.ppo_config import PPOConfig
-from textgym_agents.returns import stream_gae
+from textgym_agents.returns import stream_gae, whole_stream_returns
 from textgym_agents.rollout import Rollout
 
 __all__ = ["PPO", "PPOConfig"]
@@ -85,6 +88,7 @@ class PPO:
         self._training_pass = torch.compile(self.model, dynamic=True) if self.config.compile else self.model
         self._collector: Collector | None = None
         self._shuffle = torch.Generator().manual_seed(seed)
+        self._progress = {"update": 0, "learned": 0}  # where `learn` stands; a resumed one starts there
 
     def learn(self, envs: gym.vector.VectorEnv[Any, Any, Any], budget: int, callback: Callback | None = None) -> None:
         """Learn from ``budget`` episodes (per process), rounded down to whole updates.
@@ -96,18 +100,22 @@ class PPO:
                 quite what the budget says, where episodes are carried over or dropped.
         """
         _check_streams(envs, self.config.gae_lambda)
+        if self.config.credit == "reward_to_go":
+            warn_non_causal(assigner_of(envs), stacklevel=2)
         updates = budget // self.config.episodes_per_update
         if updates == 0:
             raise ValueError(f"budget is {budget} episodes, less than one update of {self.config.episodes_per_update}")
-        learned = 0
-        for update in range(updates):
+        learned = self._progress["learned"]
+        for update in range(self._progress["update"], updates):
             if self.config.anneal:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.config.learning_rate * (1 - update / updates)
             figures = self.update(envs)
             learned += int(figures["episodes"])
+            self._progress = {"update": update + 1, "learned": learned}
             if callback is not None:
                 callback({"update": update + 1, **figures, "episodes": learned})
+        self._progress = {"update": 0, "learned": 0}
 
     def update(self, envs: gym.vector.VectorEnv[Any, Any, Any]) -> dict[str, float]:
         """Play one collection and learn from it. Returns the update's figures."""
@@ -116,22 +124,18 @@ class PPO:
         # 1) collect: play, and read what was released
         rollout = self._collector_of(envs).collect(config.episodes_per_update)
         collected = time.perf_counter()
+        warn_constant_total(rollout)
         rollout, weights = self._as_evaluated(rollout)
         # 2) reward: what was released, and the price of leaving the reference, in the token's own stream
         rollout = self._with_reference(rollout)
         rewards, ledger = self._rewards(rollout)
         ledgered = accounts(ledger, rollout, rewards)
         # 3) advantages: inside each stream
-        advantages, returns = stream_gae(
-            rewards,
-            rollout.values,
-            rollout.streams,
-            rollout.agent_mask,
-            rollout.final_values,
-            rollout.truncated,
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
-        )
+        tables = rewards, rollout.values, rollout.streams, rollout.agent_mask, rollout.final_values, rollout.truncated
+        if config.credit == "whole_stream":
+            advantages, returns = whole_stream_returns(*tables)
+        else:
+            advantages, returns = stream_gae(*tables, gamma=config.gamma, gae_lambda=config.gae_lambda)
         if config.whiten_advantages:
             totals = self._reduce(moments(advantages, rollout.agent_mask), "sum")
             advantages = whiten(advantages, rollout.agent_mask, totals)
@@ -152,12 +156,38 @@ class PPO:
         return {**figures, "collect_seconds": collected - start, "update_seconds": time.perf_counter() - collected}
 
     def save(self, folder: str | Path) -> None:
-        """Write the policy: an ordinary causal language model with its tokenizer, and the value head beside it."""
-        self.policy.model.save(folder)
+        """Write the policy: an ordinary causal language model with its tokenizer, and the value head beside it.
+
+        Whatever cuts it off, the policy that was there before is still there.
+        """
+        write_whole(Path(folder), self.policy.model.save)
 
     def load(self, folder: str | Path) -> None:
         """Read the policy that ``save`` wrote."""
         self.policy.model.load(folder)
+
+    def save_state(self, folder: str | Path) -> None:
+        """Write what a resumed ``learn`` needs, between two updates; texts that are carried over are not part of it."""
+        scale = asdict(self.reward_scale)
+        numbers = {"progress": self._progress, "kl_coef": self.kl_coef, "reward_scale": scale}
+        save_learning(folder, self.policy.model, self.optimizer, self._generators, numbers, self._frozen)
+
+    def load_state(self, folder: str | Path) -> None:
+        """Read what ``save_state`` wrote; the next ``learn`` goes on there."""
+        numbers = load_learning(folder, self.policy.model, self.optimizer, self._generators, self._frozen)
+        self._progress, self.kl_coef = numbers["progress"], numbers["kl_coef"]
+        self.reward_scale = RewardScale(**numbers["reward_scale"])
+        if self.config.carry_over:
+            warnings.warn("texts that were being carried over when the state was saved are begun anew", stacklevel=2)
+
+    @property
+    def _generators(self) -> dict[str, torch.Generator]:
+        return {"policy": self.policy._generator, "shuffle": self._shuffle}
+
+    @property
+    def _frozen(self) -> nn.Module | None:
+        """The reference where it has weights of its own: not where it is the model with its adapters off."""
+        return self.reference if isinstance(self.reference, nn.Module) else None
 
     def _collector_of(self, envs: gym.vector.VectorEnv[Any, Any, Any]) -> Collector:
         """Give the one collector of an environment: it knows what is carried over."""

@@ -30,6 +30,9 @@ class PPOConfig:
     """Discount per agent token of a stream."""
     gae_lambda: float = 1.0
     """1: advantages are the stream's own reward-to-go minus V, unbiased. Below 1, a critic that lags adds bias."""
+    credit: Literal["reward_to_go", "whole_stream"] = "reward_to_go"
+    """What a token's advantage holds of its stream's rewards: those from it on, or all. "whole_stream" repairs assigners that
+    are not causal, at the price of variance, and wants gamma = gae_lambda = 1."""
     clip_coef: float = 0.2
     """How far the probability ratio is trusted to either side of 1."""
     clip_coef_high: float | None = None
@@ -110,6 +113,11 @@ class PPOConfig:
             if isinstance(allowed[0] if allowed else None, str) and getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
         self._check_kl()
+        if self.credit == "whole_stream" and not self.gamma == self.gae_lambda == 1:
+            raise ValueError(
+                f"credit is whole_stream with gamma {self.gamma} and gae_lambda {self.gae_lambda}; whole-stream returns are "
+                "not discounted, so leave both at 1"
+            )
 
     def _check_kl(self) -> None:
         for name in ("kl_in", "kl_estimator"):

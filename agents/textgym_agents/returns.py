@@ -83,6 +83,39 @@ def stream_gae(
     return advantages, torch.where(agent_mask, advantages + values, 0)
 
 
+def whole_stream_returns(
+    token_rewards: Tensor,
+    values: Tensor,
+    streams: Tensor,
+    agent_mask: Tensor,
+    final_values: Tensor,
+    truncated: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Give every token what its whole stream earned, before it and after it: for rewards that were booked too early.
+
+    For agent token t of stream k, with the sum over all agent tokens of the stream::
+
+        G_t = sum_s r_s (+ V(final observation) where truncated, in the stream of the last agent token)
+        A_t = G_t - V(t)
+
+    What was earned before t does not depend on token t, so its expectation only shifts the baseline; what an assigner that is
+    not causal booked there of token t's own doing is kept. Undiscounted. Arguments, errors and shapes as ``stream_gae``.
+
+    Returns:
+        advantages and returns G, float (E, T) each, 0 where not ``agent_mask``.
+    """
+    blank = torch.zeros_like(values)
+    _, to_go = stream_gae(token_rewards, blank, streams, agent_mask, final_values, truncated)
+    _check_finite("values", values.masked_fill(~agent_mask, 0))
+    earned = token_rewards.to(to_go.dtype).masked_fill(~agent_mask, 0)
+    returns = torch.zeros_like(to_go)
+    for stream in streams[agent_mask].unique():
+        mine = agent_mask & (streams == stream)
+        before = (earned * mine).cumsum(1) - earned
+        returns = torch.where(mine, before + to_go, returns)
+    return torch.where(agent_mask, returns - values, 0), returns
+
+
 def _check_finite(name: str, tensor: Tensor) -> None:
     bad = ~torch.isfinite(tensor).all(1)
     if bad.any():

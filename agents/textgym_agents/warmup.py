@@ -63,7 +63,7 @@ def warm_up(
             examples = task.demonstrations(rng, draw)
         if not examples:
             raise ValueError(f"{type(task).__name__} has no demonstrations to warm up on; set the warm-up steps to 0")
-        ids, prompt_lengths, mask = (tensor.to(model.lm.device) for tensor in _batch(examples[:batch], rules))
+        ids, prompt_lengths, mask = (tensor.to(model.lm.device) for tensor in demonstration_batch(examples[:batch], rules))
         examples = examples[batch:]
         logprobs, _, _ = model(ids, prompt_lengths, mask)
         loss = -masked_mean(logprobs, mask)
@@ -77,7 +77,12 @@ def warm_up(
     return loss.item()
 
 
-def _batch(examples: Sequence[Demonstration], rules: Rules) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def demonstration_batch(examples: Sequence[Demonstration], rules: Rules) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Lay demonstrations out. Returns ids int64 (B, L), prompt lengths int64 (B,), and the agent's tokens, bool (B, T).
+
+    Raises:
+        ValueError: one does not fit.
+    """
     rows, masks, prompt_lengths = [], [], []
     for prompt, text in examples:
         encoded = encode_prompt(prompt, rules.tokenizer)

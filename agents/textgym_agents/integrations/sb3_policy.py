@@ -39,7 +39,7 @@ class LanguageModelPolicy(ActorCriticPolicy):
         lr_schedule: SB3's.
         make_model: makes the ``ActorCritic``; a function, so that ``load`` can call it before it reads the saved weights.
         temperature: of sampling; log-probs are those of the distribution that was sampled from.
-        use_sde: SB3's; must be False.
+        use_sde: SB3's, which refuses it for tokens.
         optimizer_class: SB3's; gets the parameters that require gradients.
         optimizer_kwargs: SB3's.
 
@@ -58,12 +58,11 @@ class LanguageModelPolicy(ActorCriticPolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if use_sde:
-            raise ValueError("use_sde is True; it explores continuous actions, and tokens are discrete")
         super().__init__(
             observation_space,
             action_space,
             lr_schedule,
+            use_sde=use_sde,
             normalize_images=False,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,

@@ -1,0 +1,81 @@
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+from textgym_agents.agent_config import at_least, config_type, fits, in_range, options
+from textgym_agents.ppo import PPO, PPOConfig
+from textgym_agents.rloo import GRPO, RLOO, GRPOConfig, RLOOConfig
+
+
+@dataclass(frozen=True)
+class MineConfig:
+    rate: float = 0.1
+    steps: int = 3
+    how: Literal["a", "b"] = "a"
+    limit: int | None = None
+    episodes_per_update: int = 9
+
+
+class Mine:
+    def __init__(self, policy, config: MineConfig | None = None, *, seed=0): ...
+
+
+class Plain:
+    def __init__(self, policy, seed=0, width=4, episodes_per_update=3): ...
+
+
+def test_a_config_is_found_by_its_annotation():
+    assert [config_type(kind) for kind in (Mine, PPO, RLOO, GRPO, Plain)] == [
+        MineConfig,
+        PPOConfig,
+        RLOOConfig,
+        GRPOConfig,
+        None,
+    ]
+    assert config_type(lambda policy, config, seed: None) is None
+
+
+def test_options_become_the_config_and_defaults_give_way():
+    assert options(Mine, {"rate": 1, "limit": None}, {"episodes_per_update": 8, "other": 1}) == {
+        "config": MineConfig(rate=1, limit=None, episodes_per_update=8)
+    }
+    assert options(Mine, {"episodes_per_update": 5}, {"episodes_per_update": 8})["config"].episodes_per_update == 5
+
+
+def test_options_of_a_plain_class_are_arguments_of_its_constructor():
+    assert options(Plain, {"width": 8}, {"episodes_per_update": 8, "other": 1}) == {"width": 8, "episodes_per_update": 8}
+    assert options(lambda policy, seed: None, {"any": 8}, {"episodes_per_update": 8}) == {"any": 8}
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"rat": 1.0}, "Mine has no option 'rat'. Did you mean 'rate'"),
+        ({"zzz": 1.0}, "Its options are episodes_per_update, how, limit, rate, steps"),
+        ({"steps": 1.5}, "'steps' of Mine is 1.5; it must be int"),
+        ({"steps": True}, "it must be int"),
+        ({"rate": "fast"}, "'rate' of Mine is 'fast'; it must be float"),
+        ({"how": "c"}, "it must be one of 'a', 'b'"),
+        ({"limit": "x"}, "it must be int or None"),
+    ],
+    ids=str,
+)
+def test_wrong_options_are_named_with_what_there_is(given, match):
+    with pytest.raises(ValueError, match=match):
+        options(Mine, given, {})
+
+
+def test_types_that_json_has_no_word_for_take_everything():
+    assert fits(object(), object)
+    assert fits("x", str) and not fits(1, str)
+    assert fits(1, bool | None) is False
+
+
+def test_ranges_name_option_value_and_limit():
+    config = MineConfig(rate=0.0, steps=-1)
+    with pytest.raises(ValueError, match="steps is -1; it must be at least 0"):
+        at_least(config, 0, "steps")
+    with pytest.raises(ValueError, match=r"rate is 0.0; it must be above 0 and at most 1"):
+        in_range(config, "rate", above=0, most=1)
+    at_least(config, -1, "steps")
+    in_range(MineConfig(rate=1.0), "rate", above=0, most=1)

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+from conftest import build_episode
+
+from textgym import PromptTask, TextTokenizer
+from textgym.credit import excerpt, prefix, units
+from textgym.parts import Part
+from textgym.rules import EOS, Rules
+
+
+def test_an_excerpt_holds_the_characters_of_its_tokens():
+    episode = build_episode("abcdef", [(0, 2), (2, 3), (3, 6), (6, 6)], [True, False, True, True])
+    kept = excerpt(episode, np.array([True, False, True, True]))
+    assert (kept.text, kept.ids.tolist(), kept.ended_by) == ("abdef", [2, 4, 5], "eos")
+    assert kept.offsets.tolist() == [[0, 2], [2, 5], [5, 5]]
+    assert kept.agent_mask.tolist() == [True, True, True]
+    start = prefix(episode, 1)
+    assert (start.text, start.offsets.tolist(), start.ended_by) == ("abc", [[0, 2], [2, 3]], None)
+
+
+def test_every_prefix_of_sampled_ids_reads_as_the_tokenizer_decodes_it(metaspace_bpe):
+    rules = Rules(PromptTask(["he"], TextTokenizer(metaspace_bpe, eos_token_id=2), lambda e: [0.0] * len(e)))
+    ids = rules.tokenizer.encode("he said so, hello world")
+    whole = rules.episode(rules.task.prompts[0], ids, EOS, 0)
+    for last in range(len(ids)):
+        assert prefix(whole, last).text == rules.tokenizer.decode(ids[: last + 1])
+
+
+def test_tokens_that_share_a_character_are_one_unit():
+    episode = build_episode("aéb", [(0, 1), (1, 2), (1, 2), (2, 3), (3, 3)])
+    assert [unit.tolist() for unit in units(episode)] == [[0], [1, 2], [3], [4]]
+    overlapping = build_episode("abcd", [(0, 2), (1, 4)])
+    assert [unit.tolist() for unit in units(overlapping)] == [[0, 1]]
+
+
+def test_spans_own_the_tokens_that_end_in_them():
+    episode = build_episode("ab cd", [(0, 1), (1, 3), (3, 4), (4, 5), (5, 5)], [True, True, False, True, True])
+    assert [unit.tolist() for unit in units(episode, lambda e: [Part(3, 5), Part(0, 2)])] == [[0], [3]]
+    assert [unit.tolist() for unit in units(episode, lambda e: [Part(0, 3), Part(3, 4)])] == [[0, 1]]
+
+
+@pytest.mark.parametrize("parts", [[Part(0, 2), Part(1, 3)], [Part(0, 9)], [Part(2, 2)]])
+def test_spans_that_overlap_or_leave_the_text_are_refused(parts):
+    with pytest.raises(ValueError, match="spans of episode 7"):
+        units(build_episode("abcd"), lambda episode: parts)

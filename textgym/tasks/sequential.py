@@ -1,0 +1,92 @@
+"""The workaround of 2022 as a baseline: write a part, score it, append it to the prompt, write the next, score that.
+
+Left out on purpose: any way for a part to be judged by what comes after it; that is what the workaround cannot do, and what
+token rewards are for. One text of several parts stands in for the several generations, so that both can be compared at the
+same number of tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.episode import Episode, Prompt, read_only
+from textgym.rewards import Reward, RewardFn, resolve
+from textgym.task import Task
+
+
+class Sequential(Task):
+    """A task whose parts are scored one after another, each as a generation of its own that sees only what is before it.
+
+    Each part is handed to ``reward_fn`` as an episode: its prompt is the task's prompt and all parts before, its response the
+    part, and nothing else exists. What it earns is paid inside its own stream, as the workaround's generations are
+    optimised one by one. Prompts, endings, success, score and metrics are the task's, of the whole text.
+
+    Args:
+        task: where prompts, tokenizer and sizes come from, and what the whole text is judged by in the end.
+        reward_fn: scores parts, as any reward function; its ``metadata["part"]`` in the prompt says which part it is, from 0.
+        ends: strings; a part ends with the token that completes one of them.
+
+    Raises:
+        ValueError: ``ends`` is no list of texts, or the task replies.
+    """
+
+    def __init__(self, task: Task, reward_fn: RewardFn, ends: Sequence[str] = (".",)) -> None:
+        if isinstance(ends, str) or not ends or not all(ends):
+            raise ValueError(f"ends is {ends!r}; give a list of strings that are not empty")
+        if getattr(task.reply, "__func__", None) is not Task.reply:
+            raise ValueError(f"{type(task).__name__} replies; the parts of a text are cut here, so give a task without turns")
+        self.task, self.reward_fn, self.ends = task, reward_fn, tuple(ends)
+        self.tokenizer = task.tokenizer
+        self.max_prompt_tokens, self.max_new_tokens = task.max_prompt_tokens, task.max_new_tokens
+        self.max_response_tokens = task.max_response_tokens
+        self.stop, self.length_limit = task.stop, task.length_limit
+        self.ended, self.sample, self.success, self.score = task.ended, task.sample, task.success, task.score
+        self.metrics, self.demonstrations = task.metrics, task.demonstrations
+
+    def rewards(self, episodes: Sequence[Episode]) -> Sequence[Reward]:
+        """Score every part by itself, and lay what it earns on its tokens."""
+        paid = [np.zeros(len(episode.ids)) for episode in episodes]
+        cut = [self.parts(episode) for episode in episodes]
+        for number in range(max(map(len, cut), default=0)):  # all first parts are scored before a second one is looked at
+            having = [i for i, parts in enumerate(cut) if number < len(parts)]
+            parts = [cut[i][number] for i in having]
+            for i, part, resolved in zip(having, parts, resolve(self.reward_fn(parts), parts), strict=True):
+                start = len(np.asarray(part.prompt.ids)) - len(np.asarray(episodes[i].prompt.ids))
+                paid[i][start : start + len(part.ids)] = resolved.token_rewards
+        return paid
+
+    def streams(self, episodes: Sequence[Episode]) -> Sequence[npt.NDArray[np.int64]]:
+        """Give each token the number of its part."""
+        lengths = [[len(part.ids) for part in self.parts(episode)] for episode in episodes]
+        return [np.repeat(np.arange(len(each)), each) for each in lengths]
+
+    def parts(self, episode: Episode) -> list[Episode]:
+        """Cut a text into its parts, each an episode of its own; a rest without an end, as end-of-text alone, is one too."""
+        starts, begin = [0], 0
+        for token, end in enumerate(episode.offsets[:-1, 1].tolist()):
+            if any(stop in episode.text[begin:end] for stop in self.ends):
+                starts.append(token + 1)
+                begin = end
+        pairs = zip(starts, [*starts[1:], len(episode.ids)], strict=True)
+        return [_part(episode, number, *pair) for number, pair in enumerate(pairs)]
+
+
+def _part(episode: Episode, number: int, start: int, end: int) -> Episode:
+    """Make an episode of tokens start to end - 1, whose prompt is all that was there before them."""
+    begin = int(episode.offsets[start, 0])
+    stop = int(episode.offsets[end, 0]) if end < len(episode.ids) else len(episode.text)
+    prompt = episode.prompt
+    before = np.concatenate([np.asarray(prompt.ids), episode.ids[:start]])
+    return Episode(
+        prompt=Prompt(prompt.text + episode.text[:begin], before, {**prompt.metadata, "part": number}, prompt.group_id),
+        ids=read_only(episode.ids[start:end]),
+        text=episode.text[begin:stop],
+        offsets=read_only(episode.offsets[start:end] - begin),
+        agent_mask=episode.agent_mask[start:end],
+        turns=episode.turns[start:end],
+        ended_by=episode.ended_by if end == len(episode.ids) else "stop",
+        episode_id=episode.episode_id,
+    )
