@@ -26,6 +26,7 @@ from textgym.rewards import Reward, RewardFn, StreamsFn
 from textgym.tasks import DEFAULT_TASK, TASKS
 from textgym.tokenizer import TextTokenizer
 
+_OPTIONAL = ("token_masks", "mask_numbers")  # members that an object need not have
 Demonstration: TypeAlias = tuple[Prompt, str | Sequence[str]]
 
 
@@ -92,7 +93,7 @@ class Task(Protocol):
         return False
 
     def mask_numbers(self, prompts: Sequence[Prompt], responses: Sequence[npt.NDArray[np.int64]]) -> npt.ArrayLike:
-        """Say which mask of the table ``token_masks`` holds after each response so far (int64 (t,)): integers (n,), once a step."""
+        """Say which mask of the table ``token_masks`` holds after each response so far (int64 (t,)): integers (n,)."""
         return np.zeros(len(prompts), dtype=np.int64)
 
     def success(self, episode: Episode) -> bool:
@@ -174,13 +175,9 @@ class PromptTask(Task):
         token_masks: MaskTable | npt.NDArray[np.bool_] | None = None,
         mask_fn: Callable[..., npt.ArrayLike] | str | None = None,
     ) -> None:
-        functions: dict[str, Any] = {
-            "streams_fn": streams_fn,
-            "success_fn": success_fn,
-            "score_fn": score_fn,
-            "mask_fn": mask_fn,
-        }
-        functions = {name: _named(fn) for name, fn in (functions | {"reply_fn": reply_fn}).items() if fn is not None}
+        functions: dict[str, Any] = {"streams_fn": streams_fn, "success_fn": success_fn, "score_fn": score_fn}
+        functions |= {"reply_fn": reply_fn, "mask_fn": mask_fn}
+        functions = {name: _named(function) for name, function in functions.items() if function is not None}
         functions["reward_fn"] = _combined(reward_fn) if isinstance(reward_fn, Mapping) else _named(reward_fn)
         for name, function in functions.items():
             if not callable(function):
@@ -317,8 +314,7 @@ def resolve_task(task: Any, **task_kwargs: Any) -> Task:
         return resolve_task(task(**task_kwargs))
     if task_kwargs:
         raise TypeError(f"{type(task).__name__} is a task already, so it takes no arguments {sorted(task_kwargs)}")
-    members = [m for m in vars(Task) if not m.startswith("_") and m not in ("token_masks", "mask_numbers")] + ["tokenizer"]
-    missing = {m for m in members if not hasattr(task, m)}
+    missing = {m for m in [*vars(Task), "tokenizer"] if not (m.startswith("_") or m in _OPTIONAL or hasattr(task, m))}
     missing |= {m for m in ("sample", "rewards") if getattr(getattr(task, m, None), "__func__", None) is getattr(Task, m)}
     if missing:
         raise TypeError(
