@@ -26,7 +26,6 @@ from textgym.rewards import Reward, RewardFn, StreamsFn
 from textgym.tasks import DEFAULT_TASK, TASKS
 from textgym.tokenizer import TextTokenizer
 
-_OPTIONAL = ("token_masks", "mask_numbers")  # members that an object need not have
 Demonstration: TypeAlias = tuple[Prompt, str | Sequence[str]]
 
 
@@ -314,7 +313,7 @@ def resolve_task(task: Any, **task_kwargs: Any) -> Task:
         return resolve_task(task(**task_kwargs))
     if task_kwargs:
         raise TypeError(f"{type(task).__name__} is a task already, so it takes no arguments {sorted(task_kwargs)}")
-    missing = {m for m in [*vars(Task), "tokenizer"] if not (m.startswith("_") or m in _OPTIONAL or hasattr(task, m))}
+    missing = {m for m in [*vars(Task), "tokenizer"] if not (m.startswith("_") or "mask" in m or hasattr(task, m))}
     missing |= {m for m in ("sample", "rewards") if getattr(getattr(task, m, None), "__func__", None) is getattr(Task, m)}
     if missing:
         raise TypeError(
