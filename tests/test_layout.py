@@ -42,6 +42,7 @@ def test_files_of_the_environment_import_only_what_comes_before_them():
             "ledger",
             "episode",
             "tokenizer",
+            "action_masks",
             "prompts",
             "rewards",
             "parts",

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
+from textgym.action_masks import MaskTable
 from textgym.credit import Assigned
 from textgym.episode import Episode, Prompt
 from textgym.parts import combine
@@ -59,6 +60,8 @@ class Task(Protocol):
     assigner: Any = None
     """Splits what a text earns in total over its tokens: short name, "module:Name" or object (``textgym.credit``); None: the
     rewards stay where the task pays them."""
+    token_masks: MaskTable | npt.NDArray[np.bool_] | None = None
+    """Tokens that the agent may write: one mask, bool (V,), or the table that ``mask_numbers`` points into; None: every one."""
 
     def sample(self, rng: np.random.Generator) -> Prompt:
         """Draw a prompt; ``rng`` is the only source of chance."""
@@ -87,6 +90,10 @@ class Task(Protocol):
     def ended(self, prompt: Prompt, ids: npt.NDArray[np.int64]) -> bool:
         """Say whether the response so far (int64 (t,)) is complete; asked after every token if a task defines it."""
         return False
+
+    def mask_numbers(self, prompts: Sequence[Prompt], responses: Sequence[npt.NDArray[np.int64]]) -> npt.ArrayLike:
+        """Say which mask of the table ``token_masks`` holds after each response so far (int64 (t,)): integers (n,)."""
+        return np.zeros(len(prompts), dtype=np.int64)
 
     def success(self, episode: Episode) -> bool:
         """Judge one episode."""
@@ -136,6 +143,8 @@ class PromptTask(Task):
         success_fn: ``(episode) -> bool``; default: never.
         score_fn: ``(episodes) -> float`` in [0, 1]; default: the share of successes.
         demonstrations: pairs of prompt and response for a supervised warm-up; see ``Task.demonstrations``.
+        token_masks: the tokens that are allowed, bool (V,), or the table that ``mask_fn`` points into; see ``Task``.
+        mask_fn: ``(prompts, responses) -> integers (n,)``; see ``Task.mask_numbers``.
 
     Raises:
         ValueError: there is no prompt, or one is longer than ``max_prompt_tokens``.
@@ -162,8 +171,11 @@ class PromptTask(Task):
         success_fn: Callable[[Episode], bool] | str | None = None,
         score_fn: Callable[[Sequence[Episode]], float] | str | None = None,
         demonstrations: Sequence[tuple[PromptLike, str | Sequence[str]]] = (),
+        token_masks: MaskTable | npt.NDArray[np.bool_] | None = None,
+        mask_fn: Callable[..., npt.ArrayLike] | str | None = None,
     ) -> None:
-        functions = {"streams_fn": streams_fn, "reply_fn": reply_fn, "success_fn": success_fn, "score_fn": score_fn}
+        functions: dict[str, Any] = {"streams_fn": streams_fn, "success_fn": success_fn, "score_fn": score_fn}
+        functions |= {"reply_fn": reply_fn, "mask_fn": mask_fn}
         functions = {name: _named(function) for name, function in functions.items() if function is not None}
         functions["reward_fn"] = _combined(reward_fn) if isinstance(reward_fn, Mapping) else _named(reward_fn)
         for name, function in functions.items():
@@ -191,6 +203,9 @@ class PromptTask(Task):
         self.turn_stop = tuple([turn_stop] if isinstance(turn_stop, str) else turn_stop)
         if "reply_fn" in functions:
             self.reply = functions["reply_fn"]  # type: ignore[method-assign]
+        self.token_masks = token_masks
+        if "mask_fn" in functions:
+            self.mask_numbers = functions["mask_fn"]  # type: ignore[method-assign]
         self.length_limit = length_limit
         self.weights = dict(weights or {})
         self.causal_streams = causal_streams
@@ -298,8 +313,7 @@ def resolve_task(task: Any, **task_kwargs: Any) -> Task:
         return resolve_task(task(**task_kwargs))
     if task_kwargs:
         raise TypeError(f"{type(task).__name__} is a task already, so it takes no arguments {sorted(task_kwargs)}")
-    members = [m for m in vars(Task) if not m.startswith("_")] + ["tokenizer"]
-    missing = {m for m in members if not hasattr(task, m)}
+    missing = {m for m in [*vars(Task), "tokenizer"] if not (m.startswith("_") or "mask" in m or hasattr(task, m))}
     missing |= {m for m in ("sample", "rewards") if getattr(getattr(task, m, None), "__func__", None) is getattr(Task, m)}
     if missing:
         raise TypeError(

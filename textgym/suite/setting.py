@@ -148,4 +148,3 @@ class Group:
         changes = {name: value for name, value in {"rewards": rewards, "episodes": episodes}.items() if value}
         blocks = [replace(block, **changes) for block in blocks]
         return replace(self, blocks=tuple(blocks), seeds=self.seeds if seeds is None else seeds)
-
