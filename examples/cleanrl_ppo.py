@@ -57,5 +57,4 @@ def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
 
 
 if __name__ == "__main__":
-    budget = 4096 if "--quick" in sys.argv else 61_440
-    print([(form, learn(form, budget, seed=0)[-1]) for form in ("sum", "tokens")])
+    print([(form, learn(form, 4096 if "--quick" in sys.argv else 61_440, seed=0)[-1]) for form in ("sum", "tokens")])
