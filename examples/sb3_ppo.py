@@ -32,7 +32,7 @@ class Curve(BaseCallback):
 
 def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
     """Train on 12 symbols. ``rewards``: "tokens", or "sum": what SB3 sees by itself. Returns (tokens so far, score)."""
-    env = TextGenVecEnv(gym.make_vec("textgym:textgym/Copying-v0", num_envs=32, length=12))
+    env = TextGenVecEnv(gym.make_vec("textgym:textgym/Copying-v0", num_envs=32, length=16))
     options = {"policy_kwargs": {"features_extractor_class": RecentTokens}, "seed": seed, "device": "cpu"}
     options |= {"n_steps": 32, "batch_size": 256, "n_epochs": 4, "learning_rate": 2e-3}
     curve = Curve()

@@ -36,8 +36,8 @@ class Clock(BaseCallback):
         self.played = time.perf_counter()
 
 
-def measure(ours: bool, slots: int, length: int) -> tuple[float, float]:
-    """Play ``length`` tokens in each slot and learn from them once. Returns tokens per second of playing and of learning."""
+def measure(ours: bool, slots: int, length: int, epochs: int) -> tuple[float, float]:
+    """Play ``length`` tokens in each slot, learn from them ``epochs`` times. Returns tokens per second of each."""
     env = gym.make_vec(
         "textgym:TextGen-v0", num_envs=slots, prompts=["一"], tokenizer=TOKENIZER, max_new_tokens=length,
         reward_fn=lambda episodes: [np.ones(len(e.ids)) for e in episodes],
@@ -47,7 +47,7 @@ def measure(ours: bool, slots: int, length: int) -> tuple[float, float]:
     def make_model() -> ActorCritic:
         return ActorCritic(tiny_gpt2(len(TOKENIZER), context), TOKENIZER, context)
 
-    options = {"n_steps": length, "batch_size": slots * length // 4, "n_epochs": 1, "seed": 0, "device": "cpu"}
+    options = {"n_steps": length, "batch_size": slots * length // 4, "n_epochs": epochs, "seed": 0, "device": "cpu"}
     if ours:
         options |= {"rollout_buffer_class": TokenRewardBuffer, "rollout_buffer_kwargs": {"whole_texts": True}}
         model = PPO(LanguageModelPolicy, TextGenVecEnv(env), policy_kwargs={"make_model": make_model}, **options)
@@ -62,13 +62,13 @@ def measure(ours: bool, slots: int, length: int) -> tuple[float, float]:
 
 def main() -> None:
     quick = "--quick" in sys.argv
-    slots, length, repeats = (4, 16, 1) if quick else (32, 128, 3)
-    print(f"GPT-2 shape 2 x 64, V {len(TOKENIZER)}, {slots} slots, texts of up to {length} tokens, one epoch of 4 minibatches")
+    slots, length, epochs, repeats = (4, 16, 2, 1) if quick else (32, 128, 2, 5)
+    print(f"GPT-2 shape 2 x 64, V {len(TOKENIZER)}, {slots} slots, texts of up to {length} tokens, {epochs} epochs")
     both: list[float] = []
     for _ in range(repeats):
         figures = []
         for ours in (False, True):
-            play, learn = measure(ours, slots, length)
+            play, learn = measure(ours, slots, length, epochs)
             figures.append(1 / (1 / play + 1 / learn))
             name = "slot cache" if ours else "whole text"
             print(
