@@ -29,6 +29,14 @@ def in_range(config: Any, *names: str, above: float, most: float = float("inf"))
             raise ValueError(f"{name} is {getattr(config, name)}; it must be above {above}{limit}")
 
 
+def whole_groups(config: Any) -> None:
+    """Raise ValueError where ``episodes_per_update`` is not whole groups of ``group_size``."""
+    episodes, size = config.episodes_per_update, config.group_size
+    if episodes % size:
+        near = max(1, episodes // size) * size
+        raise ValueError(f"episodes_per_update is {episodes} and group_size {size}; give a multiple, such as {near}")
+
+
 def config_type(factory: Callable[..., Any]) -> type | None:
     """Find the dataclass that an agent takes as its argument ``config``, by its annotation; None where there is none."""
     if "config" not in _parameters(factory):

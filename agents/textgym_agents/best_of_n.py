@@ -14,7 +14,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from textgym_agents.agent_config import at_least, in_range
+from textgym_agents.agent_config import at_least, in_range, whole_groups
 from textgym_agents.checkpoint import write_whole
 from textgym_agents.collector import Collector
 from textgym_agents.figures import summary
@@ -45,6 +45,7 @@ class BestOfNConfig:
     def __post_init__(self) -> None:
         at_least(self, 2, "group_size")
         at_least(self, 1, "episodes_per_update", "epochs", "minibatch_episodes")
+        whole_groups(self)
         in_range(self, "learning_rate", "max_grad_norm", above=0)
 
 

@@ -17,6 +17,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from textgym_agents.checkpoint import load_learning, save_learning
+from textgym_agents.losses import importance_weights
 from textgym_agents.minibatch import Passes
 from textgym_agents.packing import packs_exactly
 from textgym_agents.policy import CausalLMPolicy
@@ -94,6 +95,17 @@ class Learner:
                 figures[name] = figures.get(name, 0.0) + float(term.detach())
         self.finish(rollout.episode_id[episodes])
         return figures
+
+    def as_evaluated(self, rollout: Rollout, episodes_at_once: int) -> tuple[Tensor, Tensor | None]:
+        """Give the log-probs of a fresh collection as ``step`` evaluates them, and how much each token then counts.
+
+        That is what was sampled, unless sampling leaves tokens out (top-k, top-p): ratios would then start below 1, and clip.
+        The weights are pi / pi_sampled, at most 1: what the sampled part holds of the whole. None: 1.
+        """
+        if not self.policy.sampling.truncates:
+            return rollout.logprobs, None
+        logprobs, _ = self.passes.evaluate(self.policy.model, rollout, episodes_at_once)
+        return logprobs, importance_weights(logprobs, rollout.logprobs, rollout.agent_mask, cap=1.0)
 
     def backward(self, loss: Tensor, episode_ids: Tensor) -> None:
         """Add a loss' gradients."""
