@@ -82,7 +82,8 @@ class Cloning:
                 batch = demonstration_batch(examples[start : start + self.config.minibatch_episodes], rules)
                 ids, prompt_lengths, mask = (tensor.to(self.policy.device) for tensor in batch)
                 logprobs, _, _ = learner.model(ids, prompt_lengths, mask)
-                loss = -masked_mean(logprobs, mask, learner.accelerator.reduce(mask.sum().float(), "mean"))
+                count: Any = learner.accelerator.reduce(mask.sum().float(), "mean")  # as in ``Learner.step``
+                loss = -masked_mean(logprobs, mask, count)
                 learner.optimizer.zero_grad(set_to_none=True)
                 learner.backward(loss, torch.arange(start, start + len(ids)))
                 learner.finish(torch.arange(start, start + len(ids)))
