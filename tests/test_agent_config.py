@@ -79,3 +79,14 @@ def test_ranges_name_option_value_and_limit():
         in_range(config, "rate", above=0, most=1)
     at_least(config, -1, "steps")
     in_range(MineConfig(rate=1.0), "rate", above=0, most=1)
+
+
+def test_arguments_of_a_plain_class_are_held_against_their_annotations_and_the_seed_is_the_runs():
+    class Annotated:
+        def __init__(self, policy, seed: int = 0, rate: float = 0.1, other=None): ...
+
+    assert options(Annotated, {"rate": 1, "other": "x"}, {}) == {"rate": 1, "other": "x"}
+    with pytest.raises(ValueError, match="'rate' of Annotated is 'fast'; it must be float"):
+        options(Annotated, {"rate": "fast"}, {})
+    with pytest.raises(ValueError, match="the seed of Annotated is the run's own"):
+        options(Annotated, {"seed": 3}, {})

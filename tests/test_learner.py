@@ -1,6 +1,11 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from agent_kit import play_kit, weights
+from safetensors.torch import load_file
 from textgym_agents import collect
 from textgym_agents.learner import Learner, check_group_size, updates_of
 from textgym_agents.losses import masked_mean
@@ -64,3 +69,13 @@ def test_groups_of_another_size_are_refused(letters):
     check_group_size(envs, 2)
     with pytest.raises(ValueError, match="the environment's group_size is 2 and the agent's 4; make it with"):
         check_group_size(envs, 4)
+
+
+def test_two_processes_learn_from_different_texts_and_stay_the_same(tmp_path):
+    script = str(Path(__file__).with_name("two_learners.py"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run([*launch, script, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = load_file(tmp_path / "0"), load_file(tmp_path / "1")
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]) == ("loss" not in name), name

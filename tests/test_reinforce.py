@@ -1,7 +1,7 @@
 import pytest
 import torch
-from agent_kit import gradients, play_kit, weights
-from textgym_agents import collect
+from agent_kit import CONTEXT, build_lm, gradients, play_kit, weights
+from textgym_agents import ActorCritic, CausalLMPolicy, collect
 from textgym_agents.groups import rewards_to_go
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
 
@@ -72,3 +72,19 @@ def test_a_budget_below_one_update_is_refused(letters):
     policy, envs = play_kit(letters)
     with pytest.raises(ValueError, match="budget is 7 episodes, less than one update of 8"):
         Reinforce(policy, ReinforceConfig(**SMALL)).learn(envs, 7)
+
+
+def test_where_sampling_leaves_tokens_out_they_are_weighted(letters):
+    def build():
+        _, envs = play_kit(letters, seed=3)
+        return CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 8, seed=3, top_k=3), envs
+
+    policy, envs = build()
+    Reinforce(policy, ReinforceConfig(max_grad_norm=1e9, baseline=False, **SMALL)).learn(envs, 8)
+    other, envs = build()
+    rollout = collect(envs, other, 8)
+    logprobs, _, _ = other.evaluate(rollout.ids, rollout.prompt_lengths, rollout.agent_mask)
+    returns = rollout.token_rewards.flip(1).cumsum(1).flip(1)
+    weights = (logprobs.detach() - rollout.logprobs).exp()
+    (-(weights * returns * logprobs)[rollout.agent_mask].mean()).backward()
+    assert torch.allclose(gradients(policy), gradients(other), atol=1e-5)

@@ -244,3 +244,14 @@ def test_a_conversational_dataset_reaches_a_function_of_trl_as_it_would_there(ch
     assert len(seen) == 6
     assert {(asked == right, written) for asked, written, right in seen} == {(True, "1")}
     assert reward.tolist() == [float(asked == "1") for asked, _, _ in seen]
+
+
+def test_truths_in_tensors_and_arrays_count_as_numbers(letters):
+    episodes = [episode_of(letters, [3, 4]), episode_of(letters, [3, 4], episode_id=6)]
+    for truths in (torch.tensor([True, False]), np.array([True, False]), [True, False]):
+
+        def judge(truths=truths, **kwargs):
+            return truths
+
+        for rewards in (trl_rewards(judge), trlx_rewards(judge, letters)):
+            assert [item.token_rewards.sum() for item in resolve(rewards(episodes), episodes)] == [1, 0]

@@ -1,7 +1,8 @@
 import pytest
 import torch
-from agent_kit import build_rollout, gradients, play_kit, weights
-from textgym_agents import collect
+from agent_kit import CONTEXT, build_lm, build_rollout, gradients, play_kit, weights
+from textgym_agents import ActorCritic, CausalLMPolicy, collect
+from textgym_agents.best_of_n import BestOfN, BestOfNConfig
 from textgym_agents.rloo import GRPO, RLOO, GRPOConfig, RLOOConfig
 
 SMALL = {"episodes_per_update": 8, "minibatch_episodes": 8}
@@ -78,3 +79,47 @@ def test_a_reference_holds_the_policy_back(letters):
 def test_wrong_options_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         RLOOConfig(**changes)
+
+
+@pytest.mark.parametrize("kind", [RLOO, BestOfN])
+def test_groups_stay_whole_where_a_collection_has_more_episodes_than_slots(letters, kind):
+    """Texts of one group end at different times; if its slots went on by themselves, they would never share a prompt again."""
+    policy, envs = play_kit(letters, group_size=2)
+    config = (RLOOConfig if kind is RLOO else BestOfNConfig)(episodes_per_update=32, minibatch_episodes=32, learning_rate=1e-5)
+    agent, seen = kind(policy, config), []
+    agent.learn(envs, 32 * 6, seen.append)
+    rollout = collect(envs, policy, 32)
+    groups, sizes = rollout.group_id.unique(return_counts=True)
+    assert sizes.tolist() == [2] * 16
+    for group in groups:
+        rows = (rollout.group_id == group).nonzero()[:, 0]
+        assert rollout.prompt_lengths[rows].unique().numel() == 1
+    assert all(figures.get("alone", 0) == 0 for figures in seen)
+
+
+def test_episodes_that_are_no_whole_groups_are_refused(letters):
+    with pytest.raises(ValueError, match=r"episodes_per_update is 9 and group_size 2; give a multiple, such as 8"):
+        RLOOConfig(episodes_per_update=9)
+    policy, envs = play_kit(letters, group_size=2)
+    with pytest.raises(ValueError, match=r"episodes is 9 but slots are in groups of 2"):
+        collect(envs, policy, 9)
+
+
+@pytest.mark.parametrize("sampling", [{"top_k": 3}, {"top_p": 0.6}], ids=str)
+def test_where_sampling_leaves_tokens_out_ratios_start_at_1_and_tokens_are_weighted(letters, sampling):
+    def build():
+        _, envs = play_kit(letters, group_size=2, seed=3)
+        return CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 8, seed=3, **sampling), envs
+
+    (policy, envs), seen = build(), []
+    RLOO(policy, RLOOConfig(max_grad_norm=1e9, **SMALL)).learn(envs, 8, seen.append)
+    assert (seen[0]["clip_fraction"], seen[0]["approx_kl"]) == (0, pytest.approx(0, abs=1e-6))
+    other, envs = build()
+    rollout = collect(envs, other, 8)
+    returns, mask = rollout.token_rewards.sum(1), rollout.agent_mask
+    advantages = returns - returns.reshape(4, 2).flip(1).flatten()
+    logprobs, _, _ = other.evaluate(rollout.ids, rollout.prompt_lengths, mask)
+    weights = (logprobs.detach() - rollout.logprobs).exp()
+    assert (weights[mask] < 0.999).any()
+    (-(weights * advantages[:, None] * logprobs)[mask].mean()).backward()
+    assert torch.allclose(gradients(policy), gradients(other), atol=1e-5)

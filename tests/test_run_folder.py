@@ -213,6 +213,11 @@ def test_a_class_that_lacks_a_method_is_told_before_it_learns(tmp_path):
         ({"agent": "rloo", "agent_args": {"group_sise": 4}}, "RLOO has no option 'group_sise'. Did you mean 'group_size'"),
         ({"agent": "rloo", "agent_args": {"group_size": 1}}, "group_size is 1; it must be at least 2"),
         ({"agent": "rloo", "agent_args": {"group_size": 2.5}}, "'group_size' of RLOO is 2.5; it must be int"),
+        (
+            {"agent": "rloo", "agent_args": {"episodes_per_update": 18}},
+            "is 18; it must be at least 1 and at most the budget, 16",
+        ),
+        ({"agent": "random", "agent_args": {"episodes_per_update": 0}}, "is 0; it must be at least 1"),
         ({"agent": Plain, "agent_args": {"sed": 4}}, "Plain: got an unexpected keyword argument 'sed'. Did you mean 'seed'"),
         (
             {"ppo": PPOConfig(episodes_per_update=8), "agent_args": {"epochs": 2}},
@@ -229,7 +234,7 @@ def test_options_of_an_agent_are_checked_before_the_warm_up(tmp_path, changes, m
 
 def test_slots_that_cannot_be_grouped_are_refused_with_the_next_step(tmp_path):
     with pytest.raises(ValueError, match=r"num_slots is 8 and the agent's group_size 3; .* --num-slots 6"):
-        train(TrainConfig(agent="rloo", agent_args={"group_size": 3}, out=tmp_path / "run", **OTHERS))
+        train(TrainConfig(agent="rloo", agent_args={"group_size": 3, "episodes_per_update": 9}, out=tmp_path / "run", **OTHERS))
     assert not (tmp_path / "run").exists()
 
 
@@ -372,6 +377,14 @@ def test_the_best_score_is_kept_with_its_place(tmp_path):
     best = json.loads((tmp_path / "result.json").read_text())["best"]
     first = next(row for row in rows if row["score"] == max(row["score"] for row in rows))
     assert best == {"score": first["score"], "episodes": first["episodes"]}
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
+    scores = iter([0.0, 0.0, 0.5, math.nan, 0.0])  # of the rehearsal, before learning, of two rows, after it
+    task = NumberDuel()
+    task.score = lambda episodes: next(scores)  # type: ignore[method-assign]
+    train(TrainConfig(task=task, out=tmp_path, **SMALL))
+    assert json.loads((tmp_path / "result.json").read_text())["best"] == {"score": 0.5, "episodes": 8}
 
 
 def test_figures_that_json_has_no_word_for_are_null():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import textgym
 from textgym import Episode, Ledger, Prompt, Release
 from textgym.export import rewards_to_go, to_skyrl, to_trl, to_verifiers, to_verl
 
@@ -205,3 +206,18 @@ def test_what_does_not_belong_together_is_refused():
 def test_episodes_of_one_group_share_their_uid():
     batch = to_verl([build_pair([1], group_id=2, episode_id=i) for i in range(2)], pad_token_id=0)
     assert batch["uid"].tolist() == ["group 2"] * 2
+
+
+def test_verifiers_refuses_metadata_that_json_cannot_hold():
+    env = textgym.TextGenVectorEnv(
+        1,
+        prompts=[textgym.Prompt("a", metadata={"x": {1}})],
+        tokenizer=textgym.symbol_tokenizer([*"ab"]),
+        reward_fn=lambda episodes: [1.0] * len(episodes),
+        max_new_tokens=1,
+        keep_episodes=True,
+    )
+    env.reset(seed=0)
+    env.step(np.array([2]))
+    with pytest.raises(ValueError, match="metadata of episode 0 has what JSON has not"):
+        to_verifiers(env.take_episodes())

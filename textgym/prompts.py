@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -46,10 +46,11 @@ def read_prompts(prompts: Any) -> list[Any]:
     what = "give a list with at least one text or Prompt, a datasets.Dataset, or the name of a .jsonl or .parquet file"
     if isinstance(prompts, Mapping):
         raise ValueError(f"prompts is a {type(prompts).__name__} of {list(prompts)}; choose one split of it, or {what}")
-    if isinstance(prompts, str | Path) or not isinstance(prompts, Sized) or not isinstance(prompts, Iterable):
-        raise ValueError(f"prompts is {prompts!r}; {what} (of a stream, a list of what you take from it)")
     # Rows of a dataset that is set to give tensors would be no texts and numbers.
     plain = getattr(prompts, "with_format", None)
+    # A set has no order that a seed could repeat, and a table of pandas would give the names of its columns.
+    if isinstance(prompts, str | Path) or (plain is None and not isinstance(prompts, Sequence | np.ndarray)):
+        raise ValueError(f"prompts is {prompts!r}; {what} (of a stream or a set, a list of it; of a table, its list of rows)")
     rows = list(prompts if plain is None else plain(None))
     if not rows:
         raise ValueError(f"prompts is {prompts!r}; {what}")
@@ -81,7 +82,7 @@ def as_prompt(item: Any, tokenizer: TextTokenizer) -> Prompt:
         return _of_row(item, tokenizer)
     if isinstance(item, list | tuple) and item and all(isinstance(message, Mapping) for message in item):
         return Prompt(*tokenizer.chat(item), {PROMPT: [dict(message) for message in item]})
-    if isinstance(item, list | tuple | np.ndarray) and len(item) and np.asarray(item).dtype.kind in "iu":
+    if isinstance(item, list | tuple | np.ndarray) and _are_ids(item):
         ids = np.asarray(item, dtype=np.int64)
         fits = ids.ndim == 1 and ids.min() >= 0 and ids.max() < tokenizer.vocab_size
         return Prompt(tokenizer.decode(ids) if fits else "", ids)  # encode_prompt refuses what does not fit
@@ -89,6 +90,14 @@ def as_prompt(item: Any, tokenizer: TextTokenizer) -> Prompt:
         f"a prompt is {item!r}, a {type(item).__name__}; give a Prompt, a text, a list of messages "
         '{"role": ..., "content": ...}, a list of token ids, or a dict {"prompt": one of these, ...}'
     )
+
+
+def _are_ids(item: Any) -> bool:
+    try:
+        array = np.asarray(item)
+    except ValueError:  # lists of several lengths
+        return False
+    return array.size > 0 and array.ndim > 0 and array.dtype.kind in "iu"
 
 
 def _of_row(row: Row, tokenizer: TextTokenizer) -> Prompt:

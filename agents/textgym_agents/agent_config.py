@@ -29,14 +29,19 @@ def in_range(config: Any, *names: str, above: float, most: float = float("inf"))
             raise ValueError(f"{name} is {getattr(config, name)}; it must be above {above}{limit}")
 
 
+def whole_groups(config: Any) -> None:
+    """Raise ValueError where ``episodes_per_update`` is not whole groups of ``group_size``."""
+    episodes, size = config.episodes_per_update, config.group_size
+    if episodes % size:
+        near = max(1, episodes // size) * size
+        raise ValueError(f"episodes_per_update is {episodes} and group_size {size}; give a multiple, such as {near}")
+
+
 def config_type(factory: Callable[..., Any]) -> type | None:
     """Find the dataclass that an agent takes as its argument ``config``, by its annotation; None where there is none."""
     if "config" not in _parameters(factory):
         return None
-    try:
-        hint = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory).get("config")
-    except (TypeError, NameError):  # annotations that cannot be read
-        return None
+    hint = _hints(factory).get("config")
     kinds = [kind for kind in (hint, *get_args(hint)) if inspect.isclass(kind) and is_dataclass(kind)]
     return kinds[0] if kinds else None
 
@@ -54,12 +59,17 @@ def options(factory: Callable[..., Any], given: Mapping[str, Any], defaults: Map
         ValueError: an option is unknown, of the wrong type, or refused by the config; says what there is.
     """
     kind = config_type(factory)
+    name_of = getattr(factory, "__name__", type(factory).__name__)
     if kind is None:
-        known = _parameters(factory)
+        known, hints = _parameters(factory), _hints(factory)
+        for name, value in given.items():
+            if name == "seed":
+                raise ValueError(f"the seed of {name_of} is the run's own; leave it out of its options and give --seed")
+            if not fits(value, hints.get(name, Any)):
+                raise ValueError(f"the option {name!r} of {name_of} is {value!r}; it must be {_say(hints[name])}")
         return {name: value for name, value in defaults.items() if name in known} | dict(given)
     known = {field.name for field in fields(kind)}
     hints = get_type_hints(kind)
-    name_of = getattr(factory, "__name__", type(factory).__name__)
     for name, value in given.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -68,6 +78,13 @@ def options(factory: Callable[..., Any], given: Mapping[str, Any], defaults: Map
         if not fits(value, hints[name]):
             raise ValueError(f"the option {name!r} of {name_of} is {value!r}; it must be {_say(hints[name])}")
     return {"config": kind(**{name: value for name, value in defaults.items() if name in known} | dict(given))}
+
+
+def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except (TypeError, NameError):  # annotations that cannot be read
+        return {}
 
 
 def _parameters(factory: Callable[..., Any]) -> list[str]:

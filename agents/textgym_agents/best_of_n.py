@@ -14,12 +14,12 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from textgym_agents.agent_config import at_least, in_range
+from textgym_agents.agent_config import at_least, in_range, whole_groups
 from textgym_agents.checkpoint import write_whole
 from textgym_agents.collector import Collector
 from textgym_agents.figures import summary
 from textgym_agents.groups import best_of_group, stream_sums
-from textgym_agents.learner import Cut, Learner, check_group_size, updates_of
+from textgym_agents.learner import Cut, Learner, check_group_size, check_one_process, updates_of
 from textgym_agents.losses import masked_mean
 from textgym_agents.minibatch import minibatches
 from textgym_agents.policy import CausalLMPolicy
@@ -45,6 +45,7 @@ class BestOfNConfig:
     def __post_init__(self) -> None:
         at_least(self, 2, "group_size")
         at_least(self, 1, "episodes_per_update", "epochs", "minibatch_episodes")
+        whole_groups(self)
         in_range(self, "learning_rate", "max_grad_norm", above=0)
 
 
@@ -60,6 +61,9 @@ class BestOfN:
         policy: a ``CausalLMPolicy``; its language model learns.
         config: see ``BestOfNConfig``.
         seed: of the order of minibatches.
+
+    Raises:
+        ValueError: there are several processes.
     """
 
     def __init__(self, policy: CausalLMPolicy, config: BestOfNConfig | None = None, *, seed: int = 0) -> None:
@@ -69,6 +73,7 @@ class BestOfN:
         """Read by ``train``, which makes the environment so."""
         self.learner = Learner(policy, learning_rate=self.config.learning_rate, max_grad_norm=self.config.max_grad_norm)
         self._shuffle = torch.Generator().manual_seed(seed)
+        check_one_process(self, "each would keep another number of texts, and take another number of steps")
 
     def learn(
         self,

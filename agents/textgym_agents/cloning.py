@@ -70,8 +70,9 @@ class Cloning:
         updates = updates_of(budget, size)
         for update in range(learner.progress.get("update", 0), updates):
             learner.anneal(update / updates)
-            # A generator per update, so that a resumed run draws what the run would have drawn.
-            examples = list(rules.task.demonstrations(np.random.default_rng([self.seed, update]), size))
+            # A generator per update, so that a resumed run draws what the run would have drawn; and per process.
+            rng = np.random.default_rng([self.seed, update, learner.accelerator.process_index])
+            examples = list(rules.task.demonstrations(rng, size))
             if not examples:
                 raise ValueError(
                     f"{type(rules.task).__name__} has no demonstrations to learn from; give it some, or use another agent"
@@ -81,7 +82,8 @@ class Cloning:
                 batch = demonstration_batch(examples[start : start + self.config.minibatch_episodes], rules)
                 ids, prompt_lengths, mask = (tensor.to(self.policy.device) for tensor in batch)
                 logprobs, _, _ = learner.model(ids, prompt_lengths, mask)
-                loss = -masked_mean(logprobs, mask)
+                count: Any = learner.accelerator.reduce(mask.sum().float(), "mean")  # as in ``Learner.step``
+                loss = -masked_mean(logprobs, mask, count)
                 learner.optimizer.zero_grad(set_to_none=True)
                 learner.backward(loss, torch.arange(start, start + len(ids)))
                 learner.finish(torch.arange(start, start + len(ids)))

@@ -98,11 +98,17 @@ class Collector:
                 over is then forgotten, and rebuilt by prefill. False keeps it.
 
         Raises:
-            ValueError: there are more slots than episodes, or the environment dropped every episode.
+            ValueError: there are more slots than episodes, the episodes are not whole groups of slots (without carry-over), or
+                the environment dropped every episode.
         """
         if episodes < len(self._live):
             raise ValueError(
                 f"episodes is {episodes} but there are {len(self._live)} slots; use at most as many slots as episodes"
+            )
+        if not self.carry_over and episodes % self.native.group_size:
+            raise ValueError(
+                f"episodes is {episodes} but slots are in groups of {self.native.group_size}, which see the same prompts; give "
+                "a multiple, so that all groups are whole"
             )
         if not self.carry_over:
             self._live[:] = False
@@ -122,13 +128,18 @@ class Collector:
 
     def _play(self, episodes: int) -> None:
         first = self._started
-        self._refill(np.flatnonzero(~self._live))
+        self._refill(self._free())
         while not self._is_complete(episodes):
             self._step()
-            free = np.flatnonzero(~self._live)[: self._may_start(first, episodes)]
+            free = self._free()[: self._may_start(first, episodes)]
             # Refilling in groups: one prefill costs as much as several decode steps, so it waits for company.
             if len(free) >= max(1, len(self._live) // 8) or (len(free) and not self._live.any()):
                 self._refill(free)
+
+    def _free(self) -> npt.NDArray[np.int64]:
+        """Give the slots of groups in which no text is running: a group that does not start together is none ever after."""
+        size = self.native.group_size
+        return np.flatnonzero(np.repeat(~self._live.reshape(-1, size).any(1), size))
 
     def _is_complete(self, episodes: int) -> bool:
         if not self.carry_over:

@@ -21,7 +21,7 @@ from textgym_agents.agent_config import at_least, in_range
 from textgym_agents.checkpoint import write_whole
 from textgym_agents.collector import Collector
 from textgym_agents.figures import summary
-from textgym_agents.learner import Learner, updates_of
+from textgym_agents.learner import Learner, check_one_process, updates_of
 from textgym_agents.model import ActorCritic
 from textgym_agents.policy import CausalLMPolicy
 from textgym_agents.q_losses import conservative_loss, expectile_loss, q_targets
@@ -123,6 +123,9 @@ class ILQL:
         policy: a ``CausalLMPolicy`` without a separate value model; its language model learns as pi_beta.
         config: see ``ILQLConfig``.
         seed: of minibatches and of the policy's tokens.
+
+    Raises:
+        ValueError: the policy has a separate value model, or there are several processes.
     """
 
     def __init__(self, policy: CausalLMPolicy, config: ILQLConfig | None = None, *, seed: int = 0) -> None:
@@ -134,6 +137,7 @@ class ILQL:
         modules = [self.model.lm, self.model.value_head, self.model.heads]
         rate, norm = self.config.learning_rate, self.config.max_grad_norm
         self.learner = Learner(self.policy, learning_rate=rate, max_grad_norm=norm, modules=modules)
+        check_one_process(self, "each has a replay buffer of its own, and their weights would part")
 
     def learn(
         self,

@@ -12,11 +12,12 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from textgym_agents.checkpoint import load_learning, save_learning
+from textgym_agents.losses import importance_weights
 from textgym_agents.minibatch import Passes
 from textgym_agents.packing import packs_exactly
 from textgym_agents.policy import CausalLMPolicy
@@ -64,7 +65,14 @@ class Learner:
         self.accelerator = Accelerator(
             cpu=policy.device.type == "cpu", mixed_precision="no", gradient_accumulation_plugin=plugin
         )
+        # Several processes wait for the gradient of every parameter that requires one, and the value head may get none here.
+        own = {id(parameter) for parameter in self.parameters}
+        others = [p for p in policy.model.parameters() if p.requires_grad and id(p) not in own]
+        for parameter in others:
+            parameter.requires_grad_(False)
         self.model, self.optimizer = self.accelerator.prepare(policy.model, optimizer)
+        for parameter in others:
+            parameter.requires_grad_(True)
         self.progress: dict[str, int] = {}
         """Where ``learn`` stands; a resumed one starts there."""
 
@@ -94,6 +102,17 @@ class Learner:
                 figures[name] = figures.get(name, 0.0) + float(term.detach())
         self.finish(rollout.episode_id[episodes])
         return figures
+
+    def as_evaluated(self, rollout: Rollout, episodes_at_once: int) -> tuple[Tensor, Tensor | None]:
+        """Give the log-probs of a fresh collection as ``step`` evaluates them, and how much each token then counts.
+
+        That is what was sampled, unless sampling leaves tokens out (top-k, top-p): ratios would then start below 1, and clip.
+        The weights are pi / pi_sampled, at most 1: what the sampled part holds of the whole. None: 1.
+        """
+        if not self.policy.sampling.truncates:
+            return rollout.logprobs, None
+        logprobs, _ = self.passes.evaluate(self.policy.model, rollout, episodes_at_once)
+        return logprobs, importance_weights(logprobs, rollout.logprobs, rollout.agent_mask, cap=1.0)
 
     def backward(self, loss: Tensor, episode_ids: Tensor) -> None:
         """Add a loss' gradients."""
@@ -136,6 +155,15 @@ def updates_of(budget: int, episodes_per_update: int) -> int:
     if budget < episodes_per_update:
         raise ValueError(f"budget is {budget} episodes, less than one update of {episodes_per_update}")
     return budget // episodes_per_update
+
+
+def check_one_process(agent: Any, why: str) -> None:
+    """Raise ValueError where there are several processes, for an agent that learns in one."""
+    if (count := PartialState().num_processes) > 1:
+        raise ValueError(
+            f"{type(agent).__name__} learns in one process and there are {count}: {why}; start it without accelerate launch or "
+            "torchrun, or use ppo, rloo, grpo, reinforce or cloning"
+        )
 
 
 def check_group_size(envs: gym.vector.VectorEnv[Any, Any, Any], group_size: int) -> None:

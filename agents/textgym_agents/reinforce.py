@@ -50,7 +50,8 @@ class Reinforce:
     """REINFORCE (Williams, 1992) with reward-to-go: loss = -mean over agent tokens of A_t log pi(a_t | s_t).
 
     A_t = G_t - b_k, with G_t the sum of the rewards of t's own stream k from t on, and b_k the mean of G over the
-    collection's tokens of stream k.
+    collection's tokens of stream k. Where sampling leaves tokens out (top-k, top-p), log pi is the whole model's, and
+    tokens are weighted with pi / pi_sampled, as in ``PPO``.
 
     Args:
         policy: a ``CausalLMPolicy``; its language model learns.
@@ -82,6 +83,10 @@ class Reinforce:
                 advantages = advantages - stream_means(advantages, rollout.streams, mask)
             if self.config.whiten:
                 advantages = whiten(advantages, mask)
+
+            _, weights = learner.as_evaluated(rollout, size)
+            if weights is not None:
+                advantages = weights * advantages
 
             def loss(logprobs: Tensor, cut: Cut, count: Tensor, a: Tensor = advantages, m: Tensor = mask) -> Any:
                 return -masked_mean(logprobs * cut(a), cut(m), count), {}

@@ -14,7 +14,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from textgym_agents.agent_config import at_least, in_range
+from textgym_agents.agent_config import at_least, in_range, whole_groups
 from textgym_agents.checkpoint import write_whole
 from textgym_agents.collector import Collector
 from textgym_agents.figures import summary
@@ -56,6 +56,7 @@ class RLOOConfig:
     def __post_init__(self) -> None:
         at_least(self, 2, "group_size")
         at_least(self, 1, "episodes_per_update", "epochs", "minibatch_episodes")
+        whole_groups(self)
         at_least(self, 0, "kl_coef")
         in_range(self, "learning_rate", "max_grad_norm", "clip_coef", above=0)
 
@@ -76,8 +77,8 @@ class RLOO:
     A token of stream k in episode i has A = R_i^k - mean of R_j^k over the other members j of its group that have stream k.
     The loss is PPO's clipped surrogate: at the first optimizer step of a collection its gradient is that of -A log pi.
 
-    Groups are whole where a collection is as many episodes as there are slots; where it is more, slots that are done early go
-    on and some groups have fewer members: ``alone`` is the share of tokens without a companion.
+    Slots of a group start together, so that groups are whole; ``alone`` is the share of tokens in streams that no other member
+    of their group has. Where sampling leaves tokens out (top-k, top-p), ratios and weights are those of ``PPO``.
 
     Args:
         policy: a ``CausalLMPolicy``; its language model learns.
@@ -131,6 +132,7 @@ class RLOO:
     def _update(self, rollout: Rollout) -> dict[str, float]:
         config, passes = self.config, self.learner.passes
         advantages, alone = self.advantages(rollout)
+        old, weights = self.learner.as_evaluated(rollout, config.minibatch_episodes)
         reference: Tensor | None = None
         if self.reference is not None:
             reference = passes.evaluate(self.reference, rollout, config.minibatch_episodes)[0]
@@ -138,7 +140,14 @@ class RLOO:
         def loss(logprobs: Tensor, cut: Cut, count: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             mask, clip = cut(rollout.agent_mask), config.clip_coef
             policy = ppo_policy_loss(
-                logprobs, cut(rollout.logprobs), cut(advantages), mask, clip_low=clip, clip_high=clip, count=count
+                logprobs,
+                cut(old),
+                cut(advantages),
+                mask,
+                clip_low=clip,
+                clip_high=clip,
+                weights=None if weights is None else cut(weights),
+                count=count,
             )
             terms = {"approx_kl": policy.approx_kl, "clip_fraction": policy.clip_fraction}
             if reference is None:

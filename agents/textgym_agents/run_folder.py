@@ -133,7 +133,7 @@ class Diary:
         judged = judge(self.task, finished) if finished else {}
         refuse_clash(judged.keys() - JUDGED, figures)  # what is JUDGED, learners may report too, of the same episodes
         row = {**figures, **judged}
-        if "score" in judged and not judged["score"] <= self.best.get("score", -math.inf):
+        if judged.get("score", math.nan) > self.best.get("score", -math.inf):  # a score of nan is never the best
             self.best = {"score": judged["score"], "episodes": float(figures["episodes"])}
         self.calls += 1
         if self._log is not None:

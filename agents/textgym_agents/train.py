@@ -153,6 +153,13 @@ def agent_options(config: TrainConfig, make_agent: Any) -> dict[str, Any]:
         return {}
     options = options_of(make_agent, config.agent_args, {"episodes_per_update": config.ppo.episodes_per_update})
     check_arguments(make_agent, None, seed=config.seed, **options)
+    episodes = getattr(options.get("config"), "episodes_per_update", options.get("episodes_per_update"))
+    budget = config.updates * config.ppo.episodes_per_update
+    if isinstance(episodes, int) and not 1 <= episodes <= budget:
+        raise ValueError(
+            f"the agent's episodes_per_update is {episodes}; it must be at least 1 and at most the budget, {budget}: --updates "
+            "times --episodes-per-update"
+        )
     _check_groups(config, getattr(options.get("config"), "group_size", 1))
     return options
 

@@ -9,6 +9,7 @@ default advantages here are plain rewards to go, and better ones can be handed i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -169,9 +170,17 @@ def to_verifiers(pairs: Pairs, *, advantages: Sequence[npt.ArrayLike] | None = N
         their weights.
 
     Raises:
-        ValueError: there is no episode.
+        ValueError: there is no episode, or a prompt's metadata are nothing that JSON can hold; names the episode.
     """
     _check(pairs)
+    for episode, _ in pairs:
+        try:
+            json.dumps(dict(episode.prompt.metadata), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"the prompt's metadata of episode {episode.episode_id} has what JSON has not ({error}): "
+                f"{dict(episode.prompt.metadata)!r}; keep to plain numbers, texts, lists and dicts"
+            ) from error
     return [_trace(*pair, credit) for pair, credit in zip(pairs, _credit(pairs, advantages), strict=True)]
 
 

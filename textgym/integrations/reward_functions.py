@@ -174,8 +174,9 @@ def _array(score: Any) -> npt.NDArray[np.float64] | None:
 
 
 def _number(value: Any) -> Any:
-    """Give a bool as the 0 or 1 that tensors make of it; the rest passes and is checked by ``resolve``."""
-    return float(value) if isinstance(value, bool | np.bool_) else value
+    """Give a bool, alone or in an array or tensor, as the 0 or 1 that it stands for; the rest is ``resolve``'s to check."""
+    is_bool = str(getattr(value, "dtype", "")) in ("bool", "torch.bool") and value.ndim == 0
+    return float(value) if is_bool or isinstance(value, bool) else value
 
 
 def _one_each(values: Any, episodes: Sequence[Episode], name: str) -> list[Any]:
