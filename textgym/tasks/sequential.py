@@ -60,8 +60,8 @@ class Sequential(Task):
             for i, part, resolved in zip(having, parts, resolve(self.reward_fn(parts), parts), strict=True):
                 if resolved.span_streams is not None:
                     raise ValueError(
-                        f"part {number} of episode {part.episode_id} has spans that name a stream; each part is a stream of its "
-                        "own here: give Span(start, end, reward)"
+                        f"part {number} of episode {part.episode_id} has spans that name a stream; each part is a stream of "
+                        "its own here: give Span(start, end, reward)"
                     )
                 start = len(np.asarray(part.prompt.ids)) - len(np.asarray(episodes[i].prompt.ids))
                 paid[i][start : start + len(part.ids)] = resolved.token_rewards
