@@ -19,6 +19,7 @@ from textgym.credit import (
 )
 from textgym.exact import Enumeration, credit_error
 from textgym.tasks import TASKS
+from textgym.tasks.copying import Copying
 from textgym.tasks.credit_probes import ProbeStreams
 
 PROBES = [name for name in TASKS if name.startswith("probe_")]
@@ -205,3 +206,14 @@ def test_a_tasks_checks_pass_with_an_assigner_across_replies_and_lengths(name):
     texts = Enumeration(name)
     for release in texts.releases(PrefixDifference()):
         assert not release.token_rewards[~release.agent_mask].any()
+
+
+def test_tasks_whose_prompts_differ_are_refused():
+    with pytest.raises(ValueError, match=r"draws different prompts, '.>' \{\} and '.>' \{\}; exact truth"):
+        Enumeration(Copying(length=1, alphabet=2))
+
+
+def test_a_policy_far_from_what_it_may_not_draw_is_still_one():
+    texts = Enumeration("probe_length")
+    logits = np.where(texts.allowed, -2000.0, 0.0)
+    assert texts.policy(logits) == pytest.approx(texts.policy(np.zeros_like(logits)))

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import build_episode
 
 from textgym import PromptTask, TextTokenizer
 from textgym.credit import excerpt, prefix, units
-from textgym.parts import Part
+from textgym.parts import Part, turns
 from textgym.rules import EOS, Rules
 
 
@@ -39,7 +41,14 @@ def test_spans_own_the_tokens_that_end_in_them():
     assert [unit.tolist() for unit in units(episode, lambda e: [Part(0, 3), Part(3, 4)])] == [[0, 1]]
 
 
-@pytest.mark.parametrize("parts", [[Part(0, 2), Part(1, 3)], [Part(0, 9)], [Part(2, 2)]])
+@pytest.mark.parametrize("parts", [[Part(0, 2), Part(1, 3)], [Part(0, 9)], [Part(3, 2)]])
 def test_spans_that_overlap_or_leave_the_text_are_refused(parts):
     with pytest.raises(ValueError, match="spans of episode 7"):
         units(build_episode("abcd"), lambda episode: parts)
+
+
+def test_a_turn_without_characters_is_no_unit():
+    episode = build_episode("+ab", [(0, 0), (0, 1), (1, 2), (2, 3)], [True, False, True, True])
+    episode = replace(episode, turns=np.array([0, 0, 1, 1]))
+    assert turns(episode) == [Part(0, 0), Part(1, 3)]
+    assert [unit.tolist() for unit in units(episode, turns)] == [[2, 3]]

@@ -8,7 +8,10 @@ import pytest
 
 import textgym
 from textgym import Prompt
+from textgym.credit import excerpt
+from textgym.rules import Rules
 from textgym.tasks.guess_number import GuessNumber
+from textgym.text import Text
 
 LOG = math.log(11)
 
@@ -110,3 +113,15 @@ def test_a_guess_above_or_below_what_is_left_does_not_widen_it_again():
     _, _, _, high = play(8, ["6", "\n", "2", "\n", "7", "\n"])
     assert high.token_rewards[5] == 0
     assert high.token_rewards[9] == pytest.approx((math.log(4) - math.log(3)) / LOG)
+
+
+def test_a_part_of_a_game_without_a_message_is_broken_by_the_next_one():
+    rules = Rules(GuessNumber())
+    text = Text(rules, rules.prompt(np.random.default_rng(0), {"prompt": Prompt("", metadata={"number": 7})}, 0), 0)
+    codes = [text.write(token) for token in rules.tokenizer.encode("5\n8\n7\n").tolist()]
+    whole = text.episode(codes[-1])
+    keep = ~((whole.turns == 1) & whole.agent_mask)
+    part = excerpt(whole, keep)
+    assert rules.task.read(part) == [5, None, 7]
+    (paid,) = rules.task.rewards([part])
+    assert paid == pytest.approx([0, math.log(11 / 5) / LOG, 0, 0, 0, 0, 0, -1])

@@ -49,3 +49,12 @@ def test_keep_last_hands_the_score_on_and_counts_as_the_other():
     bound = KeepLast(LeaveOneOut()).bound(lambda episodes: [float(len(e.text)) for e in episodes])
     assert bound([3.0], [build_episode("abc")])[0].tolist() == [0.5, 0.5, 2.0]
     assert bound.reward_calls == 3
+
+
+def test_what_keep_last_makes_too_small_for_float32_goes_to_the_last_token():
+    episode = build_episode("a" * 200)
+    split = Discounted(0.5)([1.0], [episode])[0]
+    assert 0 < split[60] < 1e-41
+    (paid,) = KeepLast(Discounted(0.5), 0.9)([1.0], [episode])
+    assert paid.sum() == pytest.approx(1.0, abs=1e-12)
+    assert not ((paid != 0) & (paid.astype("float32") == 0)).any()

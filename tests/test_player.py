@@ -52,3 +52,15 @@ def test_it_is_an_opponent(folder):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot load"):
         Player(tmp_path)
+
+
+def test_it_ends_with_the_models_context(folder, tmp_path):
+    tokenizer = NumberDuel().tokenizer
+    tiny_gpt2(len(tokenizer), 9, seed=3).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    player = Player(tmp_path, stop="never said")
+    with torch.no_grad():
+        player.lm.lm_head.weight[tokenizer.eos_token_id] = 0.0  # beside tokens with logits above 0
+    assert len(player.tokenizer.encode(player("A: 47\n"))) == 9 - 7
+    with pytest.raises(ValueError, match="has 11 tokens but the player's model was made for 9"):
+        player("A: 47\nB: f")

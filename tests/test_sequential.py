@@ -5,7 +5,7 @@ import pytest
 from conftest import play_text
 
 import textgym
-from textgym import PromptTask, symbol_tokenizer
+from textgym import PromptTask, Span, symbol_tokenizer
 from textgym.tasks.guess_number import GuessNumber
 from textgym.tasks.number_duel import NumberDuel
 from textgym.tasks.sequential import Sequential
@@ -99,3 +99,9 @@ def test_wrong_arguments_are_refused():
         Sequential(ThreeSentences(), Witness(), ends=".")
     with pytest.raises(ValueError, match="GuessNumber replies"):
         Sequential(GuessNumber(), Witness())
+
+
+def test_parts_whose_spans_name_streams_are_refused():
+    task = Sequential(ThreeSentences(), lambda parts: [[Span(0, len(p.text), 1.0, stream=7)] if p.text else 0.0 for p in parts])
+    with pytest.raises(ValueError, match="part 0 of episode 0 has spans that name a stream"):
+        play_text(task, " cats see. we.")

@@ -6,7 +6,11 @@ import pytest
 
 import textgym
 from textgym import Prompt
+from textgym.credit import LeaveOneOut
+from textgym.parts import turns
+from textgym.rules import Rules
 from textgym.tasks.turn_duel import TurnDuel
+from textgym.text import Text
 
 
 def play(lines, drawn=52, **kwargs):
@@ -124,3 +128,13 @@ def test_the_id_and_wrong_arguments():
         TurnDuel("nowhere:greedy")
     with pytest.raises(ValueError, match="'dense' and 'scalar'"):
         TurnDuel(reward="sum")
+
+
+def test_a_part_of_a_game_without_its_first_line_is_judged_as_broken_there():
+    task = TurnDuel("copycat")
+    rules = Rules(task, assigner=LeaveOneOut(spans=turns))
+    text = Text(rules, rules.prompt(np.random.default_rng(0), {}, 0), 0)
+    codes = [text.write(token) for token in rules.tokenizer.encode("A: 47\nA: 48\n").tolist()]
+    (release,) = rules.release([text.episode(codes[-1])], [0])  # 0 and 1; -2 without the first line, 0 - 1 without the second
+    assert release.token_rewards[[5, 17]] == pytest.approx([1 - -2, 1 - -1 + 1 - 5])
+    assert np.flatnonzero(release.token_rewards).tolist() == [5, 17]

@@ -19,6 +19,8 @@ from textgym.text import Text
 Floats: TypeAlias = npt.NDArray[np.float64]
 Returns: TypeAlias = Literal["reward_to_go", "whole_stream", "token"]
 MOST_TEXTS = 20_000
+PROMPTS_DRAWN = 32
+"""How many prompts are drawn to see whether they differ."""
 
 
 class Enumeration:
@@ -32,13 +34,14 @@ class Enumeration:
             the agent has written, whatever they are.
 
     Raises:
-        ValueError: there are more than 20,000 texts, or the rewards of a text lie on no token of the agent's.
+        ValueError: there are more than 20,000 texts, the task draws different prompts, or the rewards of a text lie on no token
+            of the agent's.
     """
 
     def __init__(self, task: Any, rows: Literal["history", "position"] = "history") -> None:
         self.rules = Rules(task)
         self._by_history = rows == "history"
-        self._prompt = self.rules.prompt(np.random.default_rng(0), {}, 0)
+        self._prompt = self._only_prompt()
         self._row_of: dict[Hashable, int] = {}
         self.episodes: list[Episode] = []
         """E finished texts."""
@@ -60,6 +63,17 @@ class Enumeration:
         self.mask = self.rows >= 0
         """(E, T), where there is an agent token."""
         self.allowed[self.rows[self.mask], self.actions[self.mask]] = True
+
+    def _only_prompt(self) -> Prompt:
+        rng = np.random.default_rng(0)
+        first, *others = [self.rules.prompt(rng, {}, 0) for _ in range(PROMPTS_DRAWN)]
+        for other in others:
+            if not np.array_equal(np.asarray(first.ids), np.asarray(other.ids)) or first.metadata != other.metadata:
+                raise ValueError(
+                    f"the task draws different prompts, {first.text!r} {dict(first.metadata)} and {other.text!r} "
+                    f"{dict(other.metadata)}; exact truth is for tasks with one"
+                )
+        return first
 
     def _walk(self, actions: list[int]) -> Iterator[tuple[Episode, list[tuple[int, int]]]]:
         text, code = self._replay(self._prompt, actions)
@@ -94,7 +108,8 @@ class Enumeration:
 
     def policy(self, logits: Floats) -> Floats:
         """Give the probability of each token in each row, (R, V): the softmax over what is allowed."""
-        raised = np.where(self.allowed, np.exp(logits - logits.max(1, keepdims=True)), 0.0)
+        drawn = np.where(self.allowed, logits, -np.inf)
+        raised = np.exp(drawn - drawn.max(1, keepdims=True))
         return raised / raised.sum(1, keepdims=True)
 
     def probabilities(self, logits: Floats) -> Floats:

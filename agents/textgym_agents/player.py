@@ -23,7 +23,7 @@ class Player:
     Args:
         folder: where a model and its tokenizer are, as ``textgym train`` leaves them in ``RUN/policy``; or a model's name.
         stop: what it says ends with the token that completes this; end-of-text ends it too.
-        max_new_tokens: most tokens that it says.
+        max_new_tokens: most tokens that it says; fewer where the model's context ends.
     """
 
     def __init__(self, folder: str | Path, stop: str = "\n", max_new_tokens: int = 16) -> None:
@@ -31,6 +31,7 @@ class Player:
         self.tokenizer = TextTokenizer(load_tokenizer(str(folder)))
         self.stop = stop
         self.max_new_tokens = max_new_tokens
+        self.context_length: int | None = getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
         self._said: dict[str, str] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Player:
@@ -38,11 +39,22 @@ class Player:
 
     @torch.no_grad()
     def __call__(self, text: str) -> str:
-        """Say what comes after ``text``, which stands after the begin-of-text token; asked again, it says the same."""
+        """Say what comes after ``text``, which stands after the begin-of-text token; asked again, it says the same.
+
+        Raises:
+            ValueError: the text is longer than the model's context.
+        """
         if text not in self._said:
             ids = [self.tokenizer.bos_token_id, *self.tokenizer.encode(text).tolist()]
-            start = len(ids)
-            while len(ids) < start + self.max_new_tokens and self.stop not in self.tokenizer.decode(ids[start:]):
+            start, end = len(ids), len(ids) + self.max_new_tokens
+            if self.context_length is not None:
+                if start > self.context_length:
+                    raise ValueError(
+                        f"the text {text!r} has {start} tokens but the player's model was made for {self.context_length}; take "
+                        "a model with a longer context"
+                    )
+                end = min(end, self.context_length)
+            while len(ids) < end and self.stop not in self.tokenizer.decode(ids[start:]):
                 logits = self.lm(torch.tensor([ids])).logits[0, -1, : len(self.tokenizer)]
                 token = int(logits.argmax())
                 if token == self.tokenizer.eos_token_id:

@@ -156,9 +156,12 @@ def by_weight(score: float, weights: npt.NDArray[np.float64], episode: Episode) 
             f"the weights of episode {episode.episode_id} are {weights.tolist()}; they are finite, at least 0, and not all "
             "0 on the agent's tokens"
         )
-    paid = score * (weights / total)
+    return small_to_last(score * (weights / total), episode)
+
+
+def small_to_last(paid: npt.NDArray[np.float64], episode: Episode) -> npt.NDArray[np.float64]:
+    """Give what float32 would round to 0, or nearly so, to the last agent token: float64 (T,), with the same sum."""
     small = np.abs(paid) < float(np.finfo(np.float32).smallest_subnormal)
-    rest = paid[small].sum()
-    paid[small] = 0.0
-    paid[last_agent_token(episode)] += rest
-    return paid
+    out = np.where(small, 0.0, paid)
+    out[last_agent_token(episode)] += paid[small].sum()
+    return out

@@ -59,7 +59,8 @@ def units(episode: Episode, spans: Spans | None = None) -> list[npt.NDArray[np.i
 
     Returns:
         int64 arrays of token indices, in the order of the text. A token belongs to the part that holds its last character;
-        tokens without characters, and those in no part, are in none. Parts without a token of their own are left out.
+        tokens without characters, and those in no part, are in none. Parts without a token of their own are left out, as a
+        turn without characters (``textgym.parts.turns``).
 
     Raises:
         ValueError: parts overlap, or are not within the text.
@@ -70,7 +71,7 @@ def units(episode: Episode, spans: Spans | None = None) -> list[npt.NDArray[np.i
     owner = np.full(len(episode.text), -1, dtype=np.int64)
     parts = sorted(spans(episode))
     for number, (start, end) in enumerate(parts):
-        if not 0 <= start < end <= len(episode.text) or (owner[start:end] >= 0).any():
+        if not 0 <= start <= end <= len(episode.text) or (owner[start:end] >= 0).any():
             raise ValueError(
                 f"the spans of episode {episode.episode_id} are {[tuple(part) for part in parts]}; they are ranges of its "
                 f"{len(episode.text)} characters that do not overlap (for spans inside spans there are groups)"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from textgym.credit.assigner import Assigner, Scores, TokenShares, bind, by_weight, last_agent_token
+from textgym.credit.assigner import Assigner, Scores, TokenShares, bind, by_weight, last_agent_token, small_to_last
 from textgym.credit.excerpt import Spans, units
 from textgym.episode import Episode
 
@@ -135,7 +135,7 @@ class KeepLast:
         """Give float64 (T,) per episode: ``(1 - share) split + share score`` at the last agent token."""
         out = []
         for score, split, episode in zip(scores, self.assigner(scores, episodes), episodes, strict=True):
-            paid = (1.0 - self.share) * np.asarray(split, dtype=np.float64)
+            paid = small_to_last((1.0 - self.share) * np.asarray(split, dtype=np.float64), episode)
             paid[last_agent_token(episode)] += self.share * score
             out.append(paid)
         return out

@@ -130,7 +130,8 @@ class GuessNumber(Task):
         out = []
         for turn in range(int(episode.turns[episode.agent_mask].max()) + 1):
             held = episode.offsets[episode.agent_mask & (episode.turns == turn)]
-            out.append((episode.text[held[0, 0] : held[-1, 1]], int(held[0, 0])))
+            # A part of a text, as assigners judge it, may lack the message.
+            out.append((episode.text[held[0, 0] : held[-1, 1]], int(held[0, 0])) if len(held) else ("", 0))
         return out
 
     def _reward(self, episode: Episode) -> Reward:
@@ -138,7 +139,8 @@ class GuessNumber(Task):
         number = episode.prompt.metadata["number"]
         low, high = 0, self.size  # half-open range of what is possible
         for turn, (message, start) in enumerate(self._messages(episode)):
-            tokens = np.flatnonzero(episode.agent_mask & (episode.turns == turn))
+            tokens = np.flatnonzero(episode.agent_mask & (episode.turns >= turn))
+            tokens = tokens[episode.turns[tokens] == episode.turns[tokens[0]]]  # the next message's, where this one is missing
             guess = self._number(message)
             if guess is None:
                 paid[self._violation(episode, message, start, int(tokens[-1]))] = -1.0

@@ -47,13 +47,22 @@ class Sequential(Task):
         self.metrics, self.demonstrations = task.metrics, task.demonstrations
 
     def rewards(self, episodes: Sequence[Episode]) -> Sequence[Reward]:
-        """Score every part by itself, and lay what it earns on its tokens."""
+        """Score every part by itself, and lay what it earns on its tokens.
+
+        Raises:
+            ValueError: a part's spans name streams; each part has its own.
+        """
         paid = [np.zeros(len(episode.ids)) for episode in episodes]
         cut = [self.parts(episode) for episode in episodes]
         for number in range(max(map(len, cut), default=0)):  # all first parts are scored before a second one is looked at
             having = [i for i, parts in enumerate(cut) if number < len(parts)]
             parts = [cut[i][number] for i in having]
             for i, part, resolved in zip(having, parts, resolve(self.reward_fn(parts), parts), strict=True):
+                if resolved.span_streams is not None:
+                    raise ValueError(
+                        f"part {number} of episode {part.episode_id} has spans that name a stream; each part is a stream of "
+                        "its own here: give Span(start, end, reward)"
+                    )
                 start = len(np.asarray(part.prompt.ids)) - len(np.asarray(episodes[i].prompt.ids))
                 paid[i][start : start + len(part.ids)] = resolved.token_rewards
         return paid

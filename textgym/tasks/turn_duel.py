@@ -180,11 +180,14 @@ class TurnDuel(Task):
         paid = np.zeros(len(episode.ids))
         lines = zip(turns(episode), self.numbers(episode), self._earned(episode), strict=False)
         for turn, (part, number, earned) in enumerate(lines):
-            last = int(np.flatnonzero(episode.agent_mask & (episode.turns == turn))[-1])
+            own = np.flatnonzero(episode.agent_mask & (episode.turns == turn))
+            # A part of a text, as assigners judge it, may lack the line: what comes next broke it then.
+            last = int(own[-1] if len(own) else np.flatnonzero(episode.agent_mask)[0])
             if number is not None:
                 paid[last] = earned
                 continue
             line = episode.text[part.start : part.end]
             wrong = (i for i, c in enumerate(line) if i >= len(_ALLOWED) or c not in _ALLOWED[i])
             paid[next((episode.token_at(part.start + i) for i in wrong), last)] = -2.0
+            break  # nothing counts after it
         return paid
