@@ -49,7 +49,8 @@ def in_form(task: Any, reward: str, **kwargs: Any) -> Task:
     for kind, (judge, ends) in WORKAROUNDS.items():
         if isinstance(built, kind):
             return Sequential(built, judge(built), ends)
+    known = ", ".join(kind.__name__ for kind in WORKAROUNDS)
     raise ValueError(
-        f"{type(built).__name__} has no sequential form; there is one of {', '.join(kind.__name__ for kind in WORKAROUNDS)}: for "
-        'a task of your own, wrap it in textgym.tasks.sequential.Sequential and name that "module:Name"'
+        f"{type(built).__name__} has no sequential form; {known} have one. Wrap a task of your own in "
+        'textgym.tasks.sequential.Sequential, and name that "module:Name"'
     )
