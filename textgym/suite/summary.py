@@ -32,7 +32,8 @@ class Table:
     def markdown(self) -> str:
         """Write it as Markdown."""
         lines = [f"**{self.title}**", "", f"| {' | '.join(self.columns)} |", "|---" * len(self.columns) + "|"]
-        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in self.rows)])
+        cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in self.rows]
+        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in cells)])
 
 
 def setting_of(row: Row) -> Setting:
@@ -184,7 +185,7 @@ def _of_failures(rows: Sequence[Row]) -> Table:
     lines = []
     for row in failed(rows):
         setting = setting_of(row)
-        lines.append((setting.task_name, setting.contestant, str(row["seed"]), str(row["error"]).replace("\n", " ")))
+        lines.append((setting.task_name, setting.contestant, str(row["seed"]), str(row["error"])))
     return Table("runs that failed: they are in no other table", ("task", "agent, reward", "seed", "error"), tuple(lines))
 
 
