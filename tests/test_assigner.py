@@ -55,7 +55,8 @@ def test_weights_that_are_none_are_refused_and_shares_too_small_for_float32_go_t
     for weights in ([0.0, 0.0, 0.0], [1.0, -1.0, 1.0], [np.nan, 1.0, 1.0], [np.inf, 1.0, 1.0]):
         with pytest.raises(ValueError, match="weights of episode 7"):
             by_weight(1.0, np.array(weights), episode)
-    assert by_weight(2.0, np.array([1e-60, 1.0, 1.0]), episode).tolist() == [0.0, 1.0, 1.0 + 1e-60]
+    assert by_weight(2.0, np.array([1e-60, 1.0, 1.0]), episode).tolist() == [0.0, 1.0, 1.0]
+    assert by_weight(3e-45, np.ones(3), episode).tolist() == pytest.approx([0.0, 0.0, 3e-45], abs=1e-50)
 
 
 def test_a_text_without_a_token_of_the_agents_cannot_be_paid():

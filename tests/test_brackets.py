@@ -48,11 +48,11 @@ def test_rewards_by_hand(prompt, text, rewards):
 
 
 def test_a_text_that_is_cut_pays_even_if_it_is_closed():
-    assert play("(", ")", depth=1).is_success
-    release = play("(", ")[][", eos=False, depth=1)
-    assert release.token_rewards.tolist() == [1, 0, 0, -1]
     release = play("(", "[]" + "[]", eos=False, depth=1)
     assert release.token_rewards.tolist() == [0, 0, 0, -1]
+    release = play("((", "[][][][]))", eos=False, depth=3)
+    assert release.token_rewards.tolist() == [0] * 8 + [0.5, 0.5 - 1]
+    assert not release.is_success
 
 
 @given(seed=st.integers(0, 2**32 - 1), text=st.text("()[]{}", max_size=12))

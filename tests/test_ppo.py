@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from textgym_agents import PPO, ActorCritic, CausalLMPolicy, PPOConfig, collect, tiny_gpt2, warm_up
 from textgym_agents import head as head_module
 from textgym_agents import ppo as ppo_module
+from textgym_agents.constant_total import ConstantTotalWarning
 from textgym_agents.evaluate import judge, play
 from textgym_agents.figures import accounts
 from textgym_agents.returns import stream_gae
@@ -21,6 +22,7 @@ from textgym_agents.rollout import Rollout
 
 import textgym
 from textgym import PromptTask, Task
+from textgym.credit import KeepLast, NonCausalCreditWarning, Uniform
 
 SMALL = {"episodes_per_update": 8, "minibatch_episodes": 4, "epochs": 2}
 
@@ -474,3 +476,24 @@ def test_two_processes_take_the_step_that_one_takes_on_all_their_episodes_F31(tm
     for name, gradient in one.items():
         assert gradient.abs().max() > 1e-2
         assert torch.allclose(gradient, two[name], atol=1e-4 * float(gradient.abs().max())), name
+
+
+def test_a_share_that_reward_to_go_can_erase_is_warned_about_unless_whole_streams_are_learned_F08(letters):
+    agent, envs = prepare(letters, assigner="uniform")
+    with pytest.warns(NonCausalCreditWarning, match="whole_stream"):
+        agent.learn(envs, 8)
+    for config, assigner in (({"credit": "whole_stream"}, Uniform()), ({}, KeepLast(Uniform())), ({}, "prefix_difference")):
+        agent, envs = prepare(letters, config=config, assigner=assigner)
+        before = weights(agent)
+        agent.learn(envs, 8)  # a warning would be an error here
+        assert not torch.equal(before, weights(agent))
+
+
+def test_a_constant_total_in_one_stream_is_warned_about_F07(letters):
+    def share(episode):
+        first = float(episode.ids[0] % 3) + 0.5
+        return [first, *[0.0] * (len(episode.ids) - 2), -first]
+
+    agent, envs = prepare(letters, lambda e: [share(x) if len(x.ids) > 1 else 0.0 for x in e])
+    with pytest.warns(ConstantTotalWarning, match="Choose streams"):
+        agent.update(envs)

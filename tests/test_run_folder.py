@@ -277,8 +277,13 @@ PPO_STATE = PPOConfig(
 
 @pytest.mark.parametrize("agent", ["ppo", "reinforce", "rloo", "best_of_n", "cloning"])
 def test_a_resumed_run_ends_bit_identical_with_an_uninterrupted_one_F32(tmp_path, monkeypatch, agent):
-    """Optimizer, generators, KL coefficient, running scale, reference, best score, learning rate: each would show."""
+    """Optimizer, generators, KL coefficient, running scale, reference, best score, learning rate: each would show.
+
+    Prompts of the random walks are drawn, so that the environment's generators would show too.
+    """
     changes = {"agent": agent, "updates": 5, "checkpoint_every": 2, "ppo": PPO_STATE if agent == "ppo" else OTHERS["ppo"]}
+    if agent == "reinforce":
+        changes |= {"task": "random_walks", "layers": 1}
     config = TrainConfig(**{**SMALL, **changes})
     train(replace(config, out=tmp_path / "whole"))
     cut_off(replace(config, out=tmp_path / "cut"), monkeypatch, after=3)

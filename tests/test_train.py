@@ -13,6 +13,8 @@ from textgym_agents.train import Reporter, TrainConfig, build_policy, build_task
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from textgym import PromptTask
+from textgym.credit import Uniform
+from textgym.rules import Rules
 from textgym.tasks.number_duel import NumberDuel
 
 SMALL = {
@@ -97,6 +99,9 @@ def test_reward_forms_and_task_arguments_reach_the_task():
     assert not task.keep_streams
     assert task.task.numerals == "digits"
     assert isinstance(build_task(TrainConfig()), NumberDuel)
+    assert Rules(build_task(TrainConfig(assigner="uniform"))).assigner == Uniform()
+    with pytest.raises(ValueError, match="give one of the two"):
+        build_task(TrainConfig(assigner="uniform", rewards="scalar"))
 
 
 class Quiet:

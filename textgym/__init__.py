@@ -6,6 +6,7 @@ those are in ``textgym_agents``.
 
 from gymnasium.envs.registration import register
 
+from textgym.action_masks import MaskTable
 from textgym.env import TextGenEnv
 from textgym.episode import Episode, Prompt, Release, Span
 from textgym.info import dropped, release, releases
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Episode",
     "Ledger",
+    "MaskTable",
     "Prompt",
     "PromptTask",
     "Release",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 
 from textgym.episode import Episode, Release
 from textgym.render import RENDER_FPS, Renderer
@@ -33,7 +34,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         Drawn by the task from the environment's generator, or ``reset(options={"prompt": ...})``.
 
     Action space:
-        ``Discrete(V)``, V the size of the tokenizer.
+        ``Discrete(V)``, V the size of the tokenizer; of these, ``action_masks()`` where the task has action masks.
 
     Observation space:
         ``Box(-1, V - 1, (context_length,), int64)``: prompt, then response, right-padded with -1, which is no token.
@@ -121,13 +122,16 @@ class TextGenEnv(gym.Env[Any, Any]):
             Observation, reward (0.0 before the end), terminated, truncated, info (the release, at the end).
 
         Raises:
-            ValueError: the action is no token.
+            ValueError: the action is no token, or one that the task's action mask leaves out.
             gymnasium.error.ResetNeeded: no episode is running.
         """
         if not self._running or self._text is None:
             raise gym.error.ResetNeeded("no episode is running; call reset() before step()")
         if not self.action_space.contains(action):
             raise ValueError(f"action is {action!r}; allowed are whole numbers 0..{self.rules.vocab_size - 1}, one token id")
+        masks = self.rules.masks
+        if masks is not None and not masks.table.rows[self._text.mask_number, int(action)]:
+            raise masks.forbidden(action, self._text.mask_number, f"episode {self._text.episode_id}")
         self._running = False  # until the step is through: what the task raises leaves a text that nobody scored
         code = self._text.write(int(action))
         if code == RUNNING:
@@ -142,6 +146,12 @@ class TextGenEnv(gym.Env[Any, Any]):
         self._shown = (episode, release)
         self._draw_for_humans()
         return self._observation(), episode_return(release), release.terminated, release.truncated, info
+
+    def action_masks(self) -> npt.NDArray[np.bool_]:
+        """Give the tokens that the task allows next, bool (V,); all where it has no masks, and where no text is running."""
+        if self.rules.masks is None or self._text is None:
+            return np.ones(self.rules.vocab_size, dtype=np.bool_)
+        return self.rules.masks.table.rows[self._text.mask_number].copy()
 
     def render(self) -> Any:
         """Draw the text so far, with its rewards once they are released.
@@ -173,5 +183,5 @@ class TextGenEnv(gym.Env[Any, Any]):
         return {
             "tokens": tokens,
             "length": np.array([self._text.length], dtype=np.int64),
-            "action_mask": np.ones(self.rules.vocab_size, dtype=np.int8),
+            "action_mask": self.action_masks().astype(np.int8),
         }

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from textgym.action_masks import ActionMasks
 from textgym.assign import assign, bind_to_task, resolve_assigner
 from textgym.episode import EndedBy, Episode, Prompt, Release, read_only
 from textgym.info import pending_info, release_info, text_info
@@ -78,6 +79,8 @@ class Rules:
         self._asks_task = getattr(self.task.ended, "__func__", None) is not Task.ended
         if self._asks_task:
             self.stop_table = np.ones(self.vocab_size, dtype=np.bool_)
+        self.masks = ActionMasks.of(self.task, self.tokenizer, Task.mask_numbers)
+        """Which tokens are allowed; None where the task allows all of them."""
 
     def _check_options(self) -> None:
         task = self.task

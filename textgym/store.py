@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from textgym.action_masks import ALL
+from textgym.episode import read_only
 from textgym.rules import EOS, LENGTH, NO_TOKEN, RUNNING, TURN_LENGTH, Rules
 
 
@@ -23,6 +25,7 @@ class NumpyStore:
         self.tokens = np.full((num_envs, rules.context_length), NO_TOKEN, dtype=np.int64)
         self.lengths = np.zeros(num_envs, dtype=np.int64)
         self.starts = np.zeros(num_envs, dtype=np.int64)  # prompt lengths
+        self.mask_numbers = np.full(num_envs, ALL, dtype=np.int64)  # which action mask each slot has; kept by the vector door
         self.limits = Limits(rules, num_envs)
         self._all = np.arange(num_envs)
 
@@ -52,12 +55,16 @@ class NumpyStore:
             codes int8 (N,), EOS, LENGTH, TURN_LENGTH or RUNNING; and bool (N,), where the text has to be looked at, or None.
 
         Raises:
-            ValueError: an acting slot's action is no token; nothing is appended then.
+            ValueError: an acting slot's action is no token, or not allowed by its mask; nothing is appended then.
         """
         actions = np.asarray(actions)
         check_actions(actions.shape, actions.dtype.kind in "iu", actions.dtype, len(self.lengths))
         for slot in np.flatnonzero(acting & ((actions < 0) | (actions >= self.rules.vocab_size)))[:1]:
             raise no_token(actions[slot], slot, self.rules.vocab_size)
+        if self.rules.masks is not None:
+            allowed = self.rules.masks.table.rows[self.mask_numbers, np.where(acting, actions, 0)]
+            for slot in np.flatnonzero(acting & ~allowed)[:1]:
+                raise self.rules.masks.forbidden(actions[slot], self.mask_numbers[slot], f"slot {slot}")
         rows = self._all if acting.all() else np.flatnonzero(acting)
         self.tokens[rows, self.lengths[rows]] = actions[rows]
         self.lengths[rows] += 1
@@ -75,12 +82,22 @@ class NumpyStore:
         """Copy the response of one slot so far, int64 (t,)."""
         return self.tokens[slot, self.starts[slot] : self.lengths[slot]].copy()
 
+    def responses(self, slots: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        """Give the responses of ``slots`` so far, int64 (t,) each, to be read only."""
+        return [read_only(self.tokens[slot, self.starts[slot] : self.lengths[slot]]) for slot in slots.tolist()]
+
+    def action_masks(self) -> npt.NDArray[np.bool_]:
+        """Give the tokens that each slot may write next, bool (N, V)."""
+        if self.rules.masks is None:
+            return np.ones((len(self.tokens), self.rules.vocab_size), dtype=np.bool_)
+        return self.rules.masks.table.rows[self.mask_numbers]
+
     def observation(self) -> Any:
         """Copy the observation of all slots."""
         tokens = self.tokens.copy()
         if not self.rules.dict_observation:
             return tokens
-        mask = np.ones((len(tokens), self.rules.vocab_size), dtype=np.int8)
+        mask = self.action_masks().astype(np.int8)
         return {"tokens": tokens, "length": self.lengths[:, None].copy(), "action_mask": mask}
 
     def final_observation(self, slots: npt.NDArray[np.int64]) -> Any:

@@ -17,15 +17,16 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
+from textgym.action_masks import MaskTable
 from textgym.credit import Assigned
 from textgym.episode import Episode, Prompt
 from textgym.parts import combine
+from textgym.prompts import PromptLike, as_prompt, read_prompts
 from textgym.rewards import Reward, RewardFn, StreamsFn
 from textgym.tasks import DEFAULT_TASK, TASKS
 from textgym.tokenizer import TextTokenizer
 
 Demonstration: TypeAlias = tuple[Prompt, str | Sequence[str]]
-Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 @runtime_checkable
@@ -59,6 +60,8 @@ class Task(Protocol):
     assigner: Any = None
     """Splits what a text earns in total over its tokens: short name, "module:Name" or object (``textgym.credit``); None: the
     rewards stay where the task pays them."""
+    token_masks: MaskTable | npt.NDArray[np.bool_] | None = None
+    """Tokens that the agent may write: one mask, bool (V,), or the table that ``mask_numbers`` points into; None: every one."""
 
     def sample(self, rng: np.random.Generator) -> Prompt:
         """Draw a prompt; ``rng`` is the only source of chance."""
@@ -88,6 +91,10 @@ class Task(Protocol):
         """Say whether the response so far (int64 (t,)) is complete; asked after every token if a task defines it."""
         return False
 
+    def mask_numbers(self, prompts: Sequence[Prompt], responses: Sequence[npt.NDArray[np.int64]]) -> npt.ArrayLike:
+        """Say which mask of the table ``token_masks`` holds after each response so far (int64 (t,)): integers (n,)."""
+        return np.zeros(len(prompts), dtype=np.int64)
+
     def success(self, episode: Episode) -> bool:
         """Judge one episode."""
         return False
@@ -115,7 +122,9 @@ class PromptTask(Task):
     environment's ``spec`` can then be written as JSON.
 
     Args:
-        prompts: texts, lists of messages (see ``TextTokenizer.chat``) or ``Prompt`` objects; each reset draws one.
+        prompts: a list, a ``datasets.Dataset`` or the name of a ``.jsonl`` or ``.parquet`` file; its rows are texts, lists of
+            messages or of token ids, ``Prompt`` objects, or dicts of one of these (``"prompt"``) and metadata; see
+            ``textgym.prompts``. Each reset draws one.
         tokenizer: see ``TextTokenizer``.
         reward_fn: ``(episodes) -> one reward per episode``; see ``textgym.rewards``. A Mapping of names to such functions
             makes each a criterion.
@@ -134,6 +143,8 @@ class PromptTask(Task):
         success_fn: ``(episode) -> bool``; default: never.
         score_fn: ``(episodes) -> float`` in [0, 1]; default: the share of successes.
         demonstrations: pairs of prompt and response for a supervised warm-up; see ``Task.demonstrations``.
+        token_masks: the tokens that are allowed, bool (V,), or the table that ``mask_fn`` points into; see ``Task``.
+        mask_fn: ``(prompts, responses) -> integers (n,)``; see ``Task.mask_numbers``.
 
     Raises:
         ValueError: there is no prompt, or one is longer than ``max_prompt_tokens``.
@@ -141,7 +152,7 @@ class PromptTask(Task):
 
     def __init__(
         self,
-        prompts: Sequence[str | Prompt | Messages],
+        prompts: Sequence[PromptLike] | str | Any,
         tokenizer: Any,
         reward_fn: RewardFn | Mapping[str, RewardFn] | str,
         streams_fn: StreamsFn | str | None = None,
@@ -159,9 +170,12 @@ class PromptTask(Task):
         assigner: Any = None,
         success_fn: Callable[[Episode], bool] | str | None = None,
         score_fn: Callable[[Sequence[Episode]], float] | str | None = None,
-        demonstrations: Sequence[tuple[str | Prompt | Messages, str | Sequence[str]]] = (),
+        demonstrations: Sequence[tuple[PromptLike, str | Sequence[str]]] = (),
+        token_masks: MaskTable | npt.NDArray[np.bool_] | None = None,
+        mask_fn: Callable[..., npt.ArrayLike] | str | None = None,
     ) -> None:
-        functions = {"streams_fn": streams_fn, "reply_fn": reply_fn, "success_fn": success_fn, "score_fn": score_fn}
+        functions: dict[str, Any] = {"streams_fn": streams_fn, "success_fn": success_fn, "score_fn": score_fn}
+        functions |= {"reply_fn": reply_fn, "mask_fn": mask_fn}
         functions = {name: _named(function) for name, function in functions.items() if function is not None}
         functions["reward_fn"] = _combined(reward_fn) if isinstance(reward_fn, Mapping) else _named(reward_fn)
         for name, function in functions.items():
@@ -176,10 +190,8 @@ class PromptTask(Task):
         tokenizer = _named(tokenizer)
         if callable(tokenizer) and not hasattr(tokenizer, "encode"):
             tokenizer = tokenizer()
-        if isinstance(prompts, str) or len(prompts) == 0:
-            raise ValueError(f"prompts is {prompts!r}; give a list with at least one text or Prompt")
         self.tokenizer = TextTokenizer(tokenizer)
-        self.prompts = [encode_prompt(prompt, self.tokenizer) for prompt in prompts]
+        self.prompts = [encode_prompt(prompt, self.tokenizer) for prompt in read_prompts(prompts)]
         longest = max(len(_ids(prompt)) for prompt in self.prompts)
         self.max_prompt_tokens = longest if max_prompt_tokens is None else max_prompt_tokens
         for number, prompt in enumerate(self.prompts):
@@ -191,6 +203,9 @@ class PromptTask(Task):
         self.turn_stop = tuple([turn_stop] if isinstance(turn_stop, str) else turn_stop)
         if "reply_fn" in functions:
             self.reply = functions["reply_fn"]  # type: ignore[method-assign]
+        self.token_masks = token_masks
+        if "mask_fn" in functions:
+            self.mask_numbers = functions["mask_fn"]  # type: ignore[method-assign]
         self.length_limit = length_limit
         self.weights = dict(weights or {})
         self.causal_streams = causal_streams
@@ -298,8 +313,7 @@ def resolve_task(task: Any, **task_kwargs: Any) -> Task:
         return resolve_task(task(**task_kwargs))
     if task_kwargs:
         raise TypeError(f"{type(task).__name__} is a task already, so it takes no arguments {sorted(task_kwargs)}")
-    members = [m for m in vars(Task) if not m.startswith("_")] + ["tokenizer"]
-    missing = {m for m in members if not hasattr(task, m)}
+    missing = {m for m in [*vars(Task), "tokenizer"] if not (m.startswith("_") or "mask" in m or hasattr(task, m))}
     missing |= {m for m in ("sample", "rewards") if getattr(getattr(task, m, None), "__func__", None) is getattr(Task, m)}
     if missing:
         raise TypeError(
@@ -333,23 +347,20 @@ def _is_ours(spec: EnvSpec) -> bool:
     return str(spec.entry_point).startswith("textgym.")
 
 
-def encode_prompt(prompt: Prompt | str | Messages, tokenizer: TextTokenizer) -> Prompt:
+def encode_prompt(prompt: PromptLike, tokenizer: TextTokenizer) -> Prompt:
     """Return a prompt with its ``ids`` set (int64): as given, or encoded from its text without special tokens.
 
-    A list of messages is written by the tokenizer's chat template; text and ids are then exactly the template's.
+    Begin-of-text comes before a text where ``tokenizer.add_bos`` says so and the text does not begin with it. A list of
+    messages is written by the tokenizer's chat template; text and ids are then exactly the template's.
+
+    Args:
+        prompt: what ``textgym.prompts.as_prompt`` takes.
+        tokenizer: encodes texts.
 
     Raises:
         ValueError: an id is not of the tokenizer's, or the prompt is none.
     """
-    if isinstance(prompt, list | tuple) and prompt and all(isinstance(message, Mapping) for message in prompt):
-        prompt = Prompt(*tokenizer.chat(prompt))
-    elif isinstance(prompt, str):
-        prompt = Prompt(prompt)
-    if not isinstance(prompt, Prompt):
-        raise ValueError(
-            f"a prompt is {prompt!r}, a {type(prompt).__name__}; give a Prompt, a text, or a list of messages "
-            '{"role": ..., "content": ...}'
-        )
+    prompt = as_prompt(prompt, tokenizer)
     if prompt.ids is not None:
         ids = np.asarray(prompt.ids)
         fits = ids.ndim == 1 and len(ids) > 0 and ids.dtype.kind in "iu" and ids.min() >= 0 and ids.max() < tokenizer.vocab_size
@@ -364,6 +375,8 @@ def encode_prompt(prompt: Prompt | str | Messages, tokenizer: TextTokenizer) -> 
         ids = tokenizer.encode(prompt.text)
         if len(ids) == 0:
             raise ValueError(f"prompt {prompt.text!r} encodes to no token; a model cannot predict from nothing")
+        if tokenizer.add_bos and ids[0] != tokenizer.bos_token_id:
+            ids = np.concatenate([[tokenizer.bos_token_id], ids])
     return Prompt(prompt.text, ids, prompt.metadata, prompt.group_id)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from textgym.action_masks import ALL
 from textgym.episode import Episode, Prompt
 from textgym.rules import EOS, NO_TOKEN, RUNNING, TURN_ENDS, Rules
 from textgym.store import Limits
@@ -36,6 +37,9 @@ class Text:
         self._limits = Limits(rules, 1)
         self._limits.start(_ONLY, np.array([self._start]))
         self._replies: list[tuple[int, int]] = []  # ranges of response tokens that the environment wrote
+        self.mask_number = ALL
+        """Which of the task's action masks holds now, see ``MaskTable``."""
+        self._ask_mask()
 
     def write(self, token: int) -> int:
         """Append a token of the agent, and the reply where that ends a turn.
@@ -45,6 +49,13 @@ class Text:
         """
         self.tokens[self.length] = token
         self.length += 1
+        code = self._write(token)
+        self.mask_number = ALL
+        if code == RUNNING:
+            self._ask_mask()
+        return code
+
+    def _write(self, token: int) -> int:
         code = self._code(token)
         if not self.rules.has_turns or code not in TURN_ENDS:
             return code
@@ -70,6 +81,10 @@ class Text:
             if code != RUNNING:
                 return code
         return int(self._limits.codes(np.array([self.length]))[0])
+
+    def _ask_mask(self) -> None:
+        if self.rules.masks is not None:
+            self.mask_number = int(self.rules.masks.numbers([self.prompt], [self._response()], [self.episode_id])[0])
 
     def _response(self) -> npt.NDArray[np.int64]:
         return self.tokens[self._start : self.length].copy()

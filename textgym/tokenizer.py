@@ -46,16 +46,20 @@ class TextTokenizer:
         tokenizer: ``tokenizers.Tokenizer``, Hugging Face tokenizer with a fast backend, or another ``TextTokenizer``.
         eos_token_id: id that ends an episode; default: the tokenizer's own ``eos_token_id``.
         bos_token_id: id that an empty prompt starts from; default: the tokenizer's own, else ``eos_token_id``.
+        add_bos: put it before prompts that are texts, as models like Llama's expect; never between prompt and response.
 
     Raises:
         TypeError: the object is neither kind of tokenizer.
         ValueError: it has no end-of-text token, cuts or pads texts, or rewrites what it decodes.
     """
 
-    def __init__(self, tokenizer: Any, *, eos_token_id: int | None = None, bos_token_id: int | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, *, eos_token_id: int | None = None, bos_token_id: int | None = None, add_bos: bool | None = None
+    ) -> None:
         if isinstance(tokenizer, TextTokenizer):
             eos_token_id = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
             bos_token_id = tokenizer.bos_token_id if bos_token_id is None else bos_token_id
+            add_bos = tokenizer.add_bos if add_bos is None else add_bos
             tokenizer = tokenizer.source
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
         if not isinstance(backend, Tokenizer):
@@ -75,6 +79,7 @@ class TextTokenizer:
         bos = getattr(tokenizer, "bos_token_id", None) if bos_token_id is None else bos_token_id
         self.eos_token_id = int(eos)
         self.bos_token_id = int(eos if bos is None else bos)
+        self.add_bos = bool(add_bos)
         self.special_ids = frozenset(i for i, t in backend.get_added_tokens_decoder().items() if t.special)
         self._fallback_bytes = self._find_fallback_bytes()
         self._check()

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from textgym.action_masks import ALL, MaskTable
 from textgym.rules import EOS, NO_TOKEN, RUNNING, Rules
 from textgym.store import Limits, NumpyStore, check_actions, no_token
 
-_LOOK, _BAD = 8, 16  # bits beside the codes, so that one transfer carries all three
+_LOOK, _BAD, _FORBIDDEN = 8, 16, 32  # bits beside the codes, so that one transfer carries all of them
 
 
 class TorchStore:
@@ -30,8 +31,10 @@ class TorchStore:
         self.tokens = torch.full((num_envs, rules.context_length), NO_TOKEN, dtype=torch.int64, device=self.device)
         self.lengths = np.zeros(num_envs, dtype=np.int64)  # on the host: they follow from which slots acted
         self.starts = np.zeros(num_envs, dtype=np.int64)
+        self.mask_numbers = np.full(num_envs, ALL, dtype=np.int64)  # on the host, kept by the vector door
         self.limits = Limits(rules, num_envs)
         self._all = torch.arange(num_envs, device=self.device)
+        self._masks = None if rules.masks is None else DeviceMasks(rules.masks.table, self.device)
         self._stop_table = None if rules.stop_table is None else torch.from_numpy(rules.stop_table).to(self.device)
 
     def start(self, slots: npt.NDArray[np.int64], prompts: Sequence[npt.NDArray[np.int64]]) -> None:
@@ -65,10 +68,16 @@ class TorchStore:
         packed = (taken == self.rules.eos_token_id) * EOS + bad * _BAD
         if self._stop_table is not None:
             packed = packed + self._stop_table[taken.clamp(0, self.rules.vocab_size - 1)] * _LOOK
+        if self._masks is not None:
+            numbers = torch.from_numpy(self.mask_numbers[acting]).to(self.device)
+            packed = packed + ~self._masks.rows()[numbers, taken.clamp(0, self.rules.vocab_size - 1)] * _FORBIDDEN
         flags = np.zeros(len(acting), dtype=np.int64)
         flags[acting] = packed.cpu().numpy()  # the step's one wait for the device
         for slot in np.flatnonzero(flags & _BAD)[:1]:
             raise no_token(actions[slot], slot, self.rules.vocab_size)
+        if self.rules.masks is not None:
+            for slot in np.flatnonzero(flags & _FORBIDDEN)[:1]:
+                raise self.rules.masks.forbidden(actions[slot], self.mask_numbers[slot], f"slot {slot}")
         columns = torch.from_numpy(self.lengths[acting]).to(self.device)
         self.tokens[rows, columns] = taken
         self.lengths[acting] += 1
@@ -82,13 +91,24 @@ class TorchStore:
         """Copy the response of one slot so far to the host, int64 (t,)."""
         return self.tokens[slot, self.starts[slot] : self.lengths[slot]].cpu().numpy().copy()
 
+    def responses(self, slots: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        """Give the responses of ``slots`` so far, int64 (t,) each: one transfer for all."""
+        tokens = self.tokens.cpu().numpy()
+        return [tokens[slot, self.starts[slot] : self.lengths[slot]] for slot in slots.tolist()]
+
+    def action_masks(self) -> torch.Tensor:
+        """Give the tokens that each slot may write next, bool (N, V)."""
+        if self._masks is None:
+            return torch.ones(len(self.tokens), self.rules.vocab_size, dtype=torch.bool, device=self.device)
+        return self._masks.rows()[torch.from_numpy(self.mask_numbers).to(self.device)]
+
     def observation(self) -> Any:
         """Copy the observation of all slots."""
         tokens = self.tokens.clone()
         if not self.rules.dict_observation:
             return tokens
         lengths = torch.from_numpy(self.lengths[:, None].copy()).to(self.device)
-        mask = torch.ones(len(tokens), self.rules.vocab_size, dtype=torch.int8, device=self.device)
+        mask = self.action_masks().to(torch.int8)
         return {"tokens": tokens, "length": lengths, "action_mask": mask}
 
     def final_observation(self, slots: npt.NDArray[np.int64]) -> Any:
@@ -98,6 +118,26 @@ class TorchStore:
     def output(self, value: Any) -> Any:
         """Hand out arrays, and infos of arrays, as tensors on the device; text stays as it is."""
         return _as_tensors(value, self.device)
+
+
+class DeviceMasks:
+    """The rows of a task's ``MaskTable`` on a device: each is moved there once.
+
+    Args:
+        table: may grow.
+        device: where the rows are wanted.
+    """
+
+    def __init__(self, table: MaskTable, device: torch.device) -> None:
+        self.table = table
+        self._rows = torch.from_numpy(table.rows.copy()).to(device)
+
+    def rows(self) -> torch.Tensor:
+        """Give all masks, bool (M, V)."""
+        if (held := len(self._rows)) < len(self.table):
+            new = torch.from_numpy(self.table.rows[held:].copy()).to(self._rows.device)
+            self._rows = torch.cat([self._rows, new])
+        return self._rows
 
 
 class HostStore(NumpyStore):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from textgym.action_masks import ALL, ActionMasks
 from textgym.episode import Episode, Prompt, Release
 from textgym.info import batch_infos
 from textgym.late import LateReleases
@@ -110,6 +111,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._store: Any = _make_store(self.rules, num_envs, output, device)
+        self.mask_numbers: npt.NDArray[np.int64] = self._store.mask_numbers
+        """Which mask of ``rules.masks.table`` each slot has, int64 (N,), on the host: written to, so copy it to keep it."""
         self._generators = SlotGenerators(num_envs, group_size)
         self._prompts: list[Prompt | None] = [None] * num_envs
         self._replies: list[list[tuple[int, int]]] = [[] for _ in range(num_envs)]  # ranges that the environment wrote
@@ -161,6 +164,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._generators.seed(slots.tolist(), seed)
         self._start(slots, options)
         self._broken = self._broken and not mask.all()
+        if self.rules.masks is not None:
+            self._ask_masks(self.rules.masks, slots)
         return self._store.observation(), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -174,7 +179,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             ``textgym.releases(infos)`` reads their token rewards.
 
         Raises:
-            ValueError: an action is no token; names the slot.
+            ValueError: an action is no token, or one that the slot's action mask leaves out; names the slot.
             gymnasium.error.ResetNeeded: no slot was ever reset.
         """
         if self._broken or all(prompt is None for prompt in self._prompts):
@@ -205,6 +210,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         ended = np.flatnonzero(codes)
         if len(ended):
             infos = self._finish(ended, codes, rewards, terminated, truncated)
+        if self.rules.masks is not None and not self._idle.all():
+            self._ask_masks(self.rules.masks, np.flatnonzero(~self._idle))
         # 4) hand out what workers have rewarded meanwhile
         if self._late is not None:
             infos |= self._deliver(self._late)
@@ -230,6 +237,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """Score the episodes of the ``ended`` slots, fill their rewards and flags, and write the infos."""
         same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
         self._idle[ended] = True
+        self._store.mask_numbers[ended] = ALL
         episodes = [self._episode(int(slot), int(codes[slot])) for slot in ended]
         self._counts[ended] += 1
         truncated[ended] = [self.rules.truncates(episode) for episode in episodes]
@@ -284,6 +292,10 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         shown = [self._shown[slot] or (self._episode(slot, RUNNING), None) for slot in range(self.num_envs)]
         return tuple(self._renderer.draw(episode, release) for episode, release in shown)
 
+    def action_masks(self) -> Any:
+        """Give the tokens that the task allows next, bool (N, V): all where it has no masks, and in slots without a text."""
+        return self._store.output(self._store.action_masks())
+
     def as_output(self, value: Any) -> Any:
         """Hand an array, or a dict of them, out as this environment does: numpy, or tensors on its device."""
         return self._store.output(value)
@@ -318,7 +330,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         episode_id = self._episode_id(slot, int(self._counts[slot]))
         return self.rules.episode(prompt, self._store.response(slot), code, episode_id, self._replies[slot])
 
-    def _episode_id(self, slot: int, count: int) -> int:
+    def _episode_id(self, slot: Any, count: Any) -> Any:
         return slot + self.num_envs * count
 
     def _look(self, codes: npt.NDArray[np.int8], look: npt.NDArray[np.bool_]) -> None:
@@ -338,6 +350,13 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             if codes[slot] == RUNNING:
                 self._replies[slot].append((len(episode.ids), len(episode.ids) + len(ids)))
                 self._store.insert(slot, ids)
+
+    def _ask_masks(self, masks: ActionMasks, slots: npt.NDArray[np.int64]) -> None:
+        broken, self._broken = self._broken, True  # what the task raises leaves slots without a mask
+        responses = self._store.responses(slots) if masks.need_texts else []
+        prompts, ids = [self._prompts[slot] for slot in slots], self._episode_id(slots, self._counts[slots])
+        self._store.mask_numbers[slots] = masks.numbers(prompts, responses, ids)
+        self._broken = broken
 
     def _start(self, slots: npt.NDArray[np.int64], options: dict[str, Any]) -> None:
         # A running episode is given up; its number is not used again.

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from textgym import Release, TextGenVectorEnv, releases
 from textgym.info import endings
+from textgym.torch_store import DeviceMasks
 from textgym.vector_wrappers import drain
 from textgym_agents.guard import act
 from textgym_agents.policy import Step
@@ -69,7 +70,16 @@ class Collector:
         self.max_staleness = max_staleness
         self.version = 0
         """Collections that are done: the version of the policy that plays the next one."""
-        self._tells_lengths = "lengths" in inspect.signature(policy.act).parameters
+        parameters = inspect.signature(policy.act).parameters
+        self._tells_lengths = "lengths" in parameters
+        masks = self.native.rules.masks
+        if masks is not None and "allowed" not in parameters:
+            raise ValueError(
+                f"{type(self.native.rules.task).__name__} has action masks but {type(policy).__name__}.act does not ask for "
+                "them; give act a parameter 'allowed', bool (n, V), and sample among those tokens"
+            )
+        device = torch.as_tensor(self.native.as_output(np.zeros(0))).device
+        self._masks = None if masks is None else DeviceMasks(masks.table, device)
         self._live = np.zeros(envs.num_envs, dtype=np.bool_)
         self._order = np.zeros(envs.num_envs, dtype=np.int64)  # which episode of all each slot plays
         self._born = np.zeros(envs.num_envs, dtype=np.int64)  # version that began each slot's episode
@@ -108,7 +118,7 @@ class Collector:
         if self._tape is not None:
             self._tape.sign(np.flatnonzero(self._live), self.native.response_lengths, self.version)
         self.version += 1
-        return lay_out(list(self._finished.values()), self.version - 1)
+        return lay_out(list(self._finished.values()), self.version - 1, None if self._masks is None else self._masks.rows())
 
     def _play(self, episodes: int) -> None:
         first = self._started
@@ -152,7 +162,10 @@ class Collector:
         step = self._act(slots)
         if self._tape is None:
             self._tape = _Tape(len(self._live), torch.as_tensor(self._obs))
-        self._tape.write(slots, self.native.response_lengths[slots], step)
+        columns = self.native.response_lengths[slots]
+        self._tape.write(slots, columns, step)
+        if self._masks is not None:
+            self._tape.write_masks(slots, columns, self.native.mask_numbers[slots])
         self._obs, _, _, _, info = self.envs.step(self._tape.actions(slots, step.tokens))
         ended = endings(info)
         if ended:
@@ -162,10 +175,10 @@ class Collector:
             counts = [ending.num_tokens for ending in ended]
             for ending, played in zip(ended, self._tape.cut_out(done, counts, self._obs, self.version), strict=True):
                 self._finished[ending.episode_id] = Played(
-                    int(self._order[ending.slot]),
-                    int(self.native.prompt_lengths[ending.slot]),
-                    *played,
-                    final_values.get(ending.slot, 0.0),
+                    order=int(self._order[ending.slot]),
+                    prompt_length=int(self.native.prompt_lengths[ending.slot]),
+                    final_value=final_values.get(ending.slot, 0.0),
+                    **played,
                 )
             self.policy.reset_slots(done)
             self._live[done] = False
@@ -173,10 +186,13 @@ class Collector:
 
     def _act(self, slots: npt.NDArray[np.int64]) -> Step:
         obs = self._obs if len(slots) == len(self._live) else self._obs[slots]
+        told: dict[str, Any] = {}
         if self._tells_lengths:
-            lengths = (self.native.prompt_lengths + self.native.response_lengths)[slots]
-            return act(self.policy, obs, slots, self.native.rules.vocab_size, lengths=lengths)
-        return act(self.policy, obs, slots, self.native.rules.vocab_size)
+            told["lengths"] = (self.native.prompt_lengths + self.native.response_lengths)[slots]
+        if self._masks is not None:
+            rows = self._masks.rows()
+            told["allowed"] = rows[torch.from_numpy(self.native.mask_numbers[slots]).to(rows.device)]
+        return act(self.policy, obs, slots, self.native.rules.vocab_size, **told)
 
     def _keep(self, released: Sequence[Release]) -> None:
         for release in released:
@@ -192,6 +208,7 @@ class _Tape:
         self.logprobs = torch.zeros(num_envs, obs.shape[1], device=self.device)
         self.values = torch.zeros_like(self.logprobs)
         self.versions = torch.zeros_like(self.logprobs, dtype=torch.int64)
+        self.mask_numbers: Tensor | None = None
         self._signed = np.zeros(num_envs, dtype=np.int64)  # tokens of each slot whose version is written down
         self._actions = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
 
@@ -204,6 +221,13 @@ class _Tape:
         at = torch.from_numpy(slots).to(self.device), torch.from_numpy(columns).to(self.device)
         self.logprobs[at] = step.logprobs.to(self.logprobs)
         self.values[at] = step.values.to(self.values)
+
+    def write_masks(self, slots: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) -> None:
+        """Note under which action masks that was."""
+        if self.mask_numbers is None:
+            self.mask_numbers = torch.zeros_like(self.versions)
+        at = torch.from_numpy(slots).to(self.device), torch.from_numpy(columns).to(self.device)
+        self.mask_numbers[at] = torch.from_numpy(numbers).to(self.device)
 
     def actions(self, slots: npt.NDArray[np.int64], tokens: Tensor) -> Tensor:
         """Give the actions of all N slots, of which only ``slots`` act."""
@@ -220,21 +244,22 @@ class _Tape:
             self.versions[slot, self._signed[slot] : counts[slot]] = version
             self._signed[slot] = counts[slot]
 
-    def cut_out(
-        self, slots: npt.NDArray[np.int64], counts: Sequence[int], obs: Any, version: int
-    ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def cut_out(self, slots: npt.NDArray[np.int64], counts: Sequence[int], obs: Any, version: int) -> list[dict[str, Any]]:
         """Copy the rows of ``slots``, whose episodes ended with ``counts`` tokens, and blank them.
 
         Returns:
-            ids, logprobs, values, versions of each.
+            Of each: ids, logprobs, values, versions, and mask_numbers where there are any; see ``Played``.
         """
-        tables = self.logprobs, self.values, self.versions
+        tables = {"logprobs": self.logprobs, "values": self.values, "versions": self.versions}
+        if self.mask_numbers is not None:
+            tables["mask_numbers"] = self.mask_numbers
         texts = torch.as_tensor(obs)
         played = []
         for slot, count in zip(slots.tolist(), counts, strict=True):
             self.versions[slot, self._signed[slot] : count] = version
-            played.append((texts[slot].clamp(min=0), *(table[slot].clone() for table in tables)))
-            for table in tables:
+            copies = {name: table[slot].clone() for name, table in tables.items()}
+            played.append({"ids": texts[slot].clamp(min=0), **copies})
+            for table in tables.values():
                 table[slot] = 0  # tokens of the environment are skipped over, and must not hold an earlier episode's
         self._signed[slots] = 0
         return played

@@ -56,13 +56,21 @@ class Decoder:
         self.static = self.device.type == "cuda" if static is None else static
         self.mixes = self._mixes_exactly()
         """Whether new texts can be run beside the rows that go on, see ``mixed``."""
-        self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]] = {}
+        self._graphs: dict[tuple[int, int, bool], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]] = {}
 
     def rows_for(self, in_use: int) -> int:
         """Give how many rows the pass over ``in_use`` rows computes."""
         return min(self.num_rows, -(-in_use // _ROWS) * _ROWS) if self.static else in_use
 
-    def one_each(self, ids: Tensor, columns: Tensor, lengths: npt.NDArray[np.int64], rows: Tensor, uniforms: Tensor) -> Sampled:
+    def one_each(
+        self,
+        ids: Tensor,
+        columns: Tensor,
+        lengths: npt.NDArray[np.int64],
+        rows: Tensor,
+        uniforms: Tensor,
+        allowed: Tensor | None = None,
+    ) -> Sampled:
         """Add one token to each of the first n rows, and sample the next of those that did not sit out.
 
         Args:
@@ -71,6 +79,7 @@ class Decoder:
             lengths: int64 (n,) on the host, tokens of each row with the new one; 0 for rows that sit out.
             rows: int64 (k,), the rows to sample for, in the order in which they are given back.
             uniforms: float32 (k,), a random number for each of them.
+            allowed: bool (k, V), the tokens that each may be; None: all.
         """
         width = int(lengths.max())
         if self.static:
@@ -78,13 +87,16 @@ class Decoder:
         if ids.device.type != "cuda" or not self.static:
             blocks = [(0, len(ids), width)] if self.static else split_rows(lengths)
             with self._small(len(ids)), attention_in_blocks(self.model.lm, blocks):
-                return self.sample(self._one_each(ids, columns, width)[rows], uniforms)
-        key = (len(ids), width)
+                return self.sample(self._one_each(ids, columns, width)[rows], uniforms, allowed)
+        key = (len(ids), width, allowed is None)
         by_row = uniforms.new_zeros(len(ids)).index_copy_(0, rows, uniforms)
+        given = [ids, columns, by_row]
+        if allowed is not None:
+            given.append(allowed.new_ones(len(ids), allowed.shape[1]).index_copy_(0, rows, allowed))
         if key not in self._graphs:
-            self._graphs[key] = self._capture(ids, columns, by_row, width)
+            self._graphs[key] = self._capture(given, width)
         graph, inputs, outputs = self._graphs[key]
-        for place, value in zip(inputs, (ids, columns, by_row), strict=True):
+        for place, value in zip(inputs, given, strict=True):
             place.copy_(value)
         graph.replay()
         return Sampled(*(output[rows] for output in outputs))  # copies: the next replay writes over them
@@ -162,10 +174,10 @@ class Decoder:
         tolerance = (0.05 if self.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))
         return torch.allclose(states[[0, -1]], expected, atol=tolerance, rtol=0)
 
-    def sample(self, states: Tensor, uniforms: Tensor) -> Sampled:
-        """Sample one token from each state (n, hidden), with a random number (n,) each."""
+    def sample(self, states: Tensor, uniforms: Tensor, allowed: Tensor | None = None) -> Sampled:
+        """Sample one token from each state (n, hidden), with a random number (n,) each, among ``allowed``, bool (n, V)."""
         with self._small(len(states)):
-            tokens, logprobs = sample(self.model.logits(states), uniforms, self.sampling)
+            tokens, logprobs = sample(self.model.logits(states), uniforms, self.sampling, allowed)
             # A value model of its own reads whole texts once they are there: beside every token it would cost a second pass.
             values = self.model.values(states) if self.model.value_lm is None else torch.zeros_like(logprobs)
             return Sampled(tokens, logprobs, values)
@@ -179,20 +191,18 @@ class Decoder:
         positions = columns.clamp(max=self.model.context_length - 1)[:, None]
         return self.model.policy_hidden(ids[:, None], positions, mask, self.cache)[:, 0]
 
-    def _capture(
-        self, ids: Tensor, columns: Tensor, uniforms: Tensor, width: int
-    ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]:
+    def _capture(self, given: Sequence[Tensor], width: int) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]:
         """Record the pass of these shapes. Rows write the same keys and values each time it runs, so warming up is harmless."""
-        ids, columns, uniforms = inputs = ids.clone(), columns.clone(), uniforms.clone()
+        ids, columns, *draws = inputs = tuple(tensor.clone() for tensor in given)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):
-                self.sample(self._one_each(ids, columns, width), uniforms)
+                self.sample(self._one_each(ids, columns, width), *draws)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            outputs = self.sample(self._one_each(ids, columns, width), uniforms)
+            outputs = self.sample(self._one_each(ids, columns, width), *draws)
         return graph, inputs, outputs
 
 

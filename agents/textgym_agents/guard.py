@@ -56,7 +56,7 @@ def check_policy(agent: Any) -> None:
         )
 
 
-def act(policy: Any, obs: Any, slots: Any, vocab_size: int, **lengths: Any) -> Step:
+def act(policy: Any, obs: Any, slots: Any, vocab_size: int, **told: Any) -> Step:
     """Let a policy act, and check what it did; ``CausalLMPolicy`` checks itself.
 
     Args:
@@ -64,14 +64,14 @@ def act(policy: Any, obs: Any, slots: Any, vocab_size: int, **lengths: Any) -> S
         obs: int64 (n, context_length).
         slots: n of them.
         vocab_size: V.
-        lengths: what a policy that takes it is told.
+        told: what a policy that takes it is told, ``lengths`` and ``allowed``.
 
     Raises:
         AgentError: the step is none; names the policy, what it gave, and what is allowed.
         Exception: what ``act`` raised, with a note that names the policy.
     """
     try:
-        step = policy.act(obs, slots, **lengths)
+        step = policy.act(obs, slots, **told)
     except Exception as error:
         if not isinstance(policy, CausalLMPolicy):
             error.add_note(f"raised by act of the policy {name_of(policy)}, for slots {_few(np.asarray(slots))}")

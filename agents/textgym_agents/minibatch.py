@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from textgym_agents.head import Allowed
 from textgym_agents.packing import How, MicroBatch, micro_batches
 from textgym_agents.rollout import Rollout
 
@@ -52,7 +53,15 @@ class Passes:
             rollout.agent_mask[part.texts, : self.width(rollout, part)],
             self.temperature,
             part.layout,
+            **self._allowed(rollout, part),
         )
+
+    def _allowed(self, rollout: Rollout, part: MicroBatch) -> dict[str, Allowed]:
+        """Give the action masks of a pass, as an argument; none where the task has none."""
+        if rollout.allowed is None:
+            return {}
+        rows, numbers = rollout.allowed
+        return {"allowed": Allowed(rows, numbers[part.texts, : self.width(rollout, part)])}
 
     def width(self, rollout: Rollout, part: MicroBatch) -> int:
         """Give W, the most response tokens in a pass."""

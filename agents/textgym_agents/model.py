@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from textgym.tokenizer import TextTokenizer
-from textgym_agents.head import CHUNK_ELEMENTS, is_plain, token_logprobs, working_dtype
+from textgym_agents.head import CHUNK_ELEMENTS, Allowed, is_plain, token_logprobs, working_dtype
 from textgym_agents.lora import AdaptersOff, has_adapters, load_merged, merged_state
 from textgym_agents.masks import Windows, layer_windows
 from textgym_agents.packing import Layout
@@ -121,7 +121,13 @@ class ActorCritic(nn.Module):
         return ActorCritic(copy.deepcopy(self.lm), self.tokenizer, self.context_length).requires_grad_(False)
 
     def forward(
-        self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor, temperature: float = 1.0, layout: Layout | None = None
+        self,
+        ids: Tensor,
+        prompt_lengths: Tensor,
+        mask: Tensor,
+        temperature: float = 1.0,
+        layout: Layout | None = None,
+        allowed: Allowed | None = None,
     ) -> tuple[Tensor, ...]:
         """Evaluate texts, one forward pass per text.
 
@@ -131,6 +137,7 @@ class ActorCritic(nn.Module):
             mask: bool (B, T), the response tokens to evaluate; column t is response token t.
             temperature: of the policy that sampled.
             layout: of the B texts in rows that hold several; None: a row each.
+            allowed: the tokens that the task allowed at each response token, (B, T); None: all.
 
         Returns:
             logprobs, values, entropy: float32 (B, T) each, 0 where not ``mask``. ``values[:, t]`` is V before token t.
@@ -138,7 +145,9 @@ class ActorCritic(nn.Module):
         rows, columns = mask.nonzero(as_tuple=True)
         places = prompt_lengths[rows] + columns
         states = self._states_before(self.hidden, ids, rows, places, layout)
-        logprobs, entropy = self._head_in_chunks(states, ids[rows, places], temperature)
+        if allowed is not None:
+            allowed = Allowed(allowed.rows, allowed.numbers[rows, columns])
+        logprobs, entropy = self._head_in_chunks(states, ids[rows, places], temperature, allowed)
         values = self.values(states)
         blank = torch.zeros(mask.shape, dtype=torch.float32, device=ids.device)
         return tuple(blank.index_put((rows, columns), x.float()) for x in (logprobs, values, entropy))
@@ -168,23 +177,34 @@ class ActorCritic(nn.Module):
         # The state before a token predicts it.
         return hidden.flatten(0, 1).index_select(0, starts[rows] + places - 1)
 
-    def _head_in_chunks(self, states: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def _head_in_chunks(
+        self, states: Tensor, tokens: Tensor, temperature: float, allowed: Allowed | None
+    ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropy of K tokens, in chunks: the logits of all K are never in memory at once."""
         head, rule = head_of(self.lm), self.logit_rule
         if rule.cap is None and is_plain(head):
             states = states[..., : self.policy_size]
-            return token_logprobs(states, head, tokens, self.vocab_size, temperature / rule.factor)
+            return token_logprobs(states, head, tokens, self.vocab_size, temperature / rule.factor, allowed)
         size = max(1, CHUNK_ELEMENTS // self.vocab_size)
-        parts = [
-            checkpoint(self._token_logprobs, s, t, temperature, use_reentrant=False)
-            for s, t in zip(states.split(size), tokens.split(size), strict=True)
-        ]
+        parts = []
+        for start in range(0, len(states), size):
+            at = slice(start, start + size)
+            part = None if allowed is None else Allowed(allowed.rows, allowed.numbers[at])
+            parts.append(checkpoint(self._token_logprobs, states[at], tokens[at], temperature, part, use_reentrant=False))
         logprobs, entropy = zip(*parts, strict=True)
         return torch.cat(logprobs), torch.cat(entropy)
 
-    def _token_logprobs(self, states: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        logprobs = (self.logits(states) / temperature).log_softmax(-1)
-        return logprobs.gather(-1, tokens[:, None]).squeeze(-1), -(logprobs.exp() * logprobs).sum(-1)
+    def _token_logprobs(
+        self, states: Tensor, tokens: Tensor, temperature: float, allowed: Allowed | None
+    ) -> tuple[Tensor, Tensor]:
+        logits = self.logits(states) / temperature
+        if allowed is None:
+            logprobs = logits.log_softmax(-1)
+            return logprobs.gather(-1, tokens[:, None]).squeeze(-1), -(logprobs.exp() * logprobs).sum(-1)
+        forbidden = allowed.forbidden()
+        logprobs = logits.masked_fill(forbidden, -torch.inf).log_softmax(-1)
+        finite = logprobs.masked_fill(forbidden, 0.0)  # 0 log 0 is 0
+        return logprobs.gather(-1, tokens[:, None]).squeeze(-1), -(logprobs.exp() * finite).sum(-1)
 
     def save(self, folder: str | Path) -> None:
         """Write the model in files that load anywhere.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from textgym_agents.decode import Decoder, Sampled, groups_by_length
+from textgym_agents.head import Allowed
 from textgym_agents.model import ActorCritic
 from textgym_agents.prefix import LEAST_SAVED, Sharing, share
 from textgym_agents.rows import SlotRows
@@ -49,6 +50,8 @@ class _Texts:
     """int64 (n,), tokens of each that its row holds."""
     uniforms: Tensor
     """float32 (n,), the random number that each token is drawn by."""
+    allowed: Tensor | None
+    """bool (n, V), the tokens that the task allows; None: all."""
 
 
 class CausalLMPolicy:
@@ -93,13 +96,20 @@ class CausalLMPolicy:
         self._rows.free(slots[slots < self.num_slots])  # `act` names a slot that there is not
 
     @torch.no_grad()
-    def act(self, obs: Any, slots: Sequence[int] | np.ndarray, lengths: npt.NDArray[np.int64] | None = None) -> Step:
+    def act(
+        self,
+        obs: Any,
+        slots: Sequence[int] | np.ndarray,
+        lengths: npt.NDArray[np.int64] | None = None,
+        allowed: Tensor | None = None,
+    ) -> Step:
         """Sample the next token of each of ``slots``.
 
         Args:
             obs: int64 (n, context_length), right-padded with -1; row i is the text of ``slots[i]``.
             slots: which slots, n of them.
             lengths: int64 (n,), tokens of each text, for who knows them: reading them off ``obs`` waits for the device.
+            allowed: bool (n, V), the tokens that the task allows, at least one per text; None: all.
 
         Raises:
             ValueError: a text has not grown since its slot last acted, and ``reset_slots`` was not called; it is longer than
@@ -132,7 +142,9 @@ class CausalLMPolicy:
             )
         self._take_rows(slots, lengths)
         uniforms = torch.rand(len(named), generator=self._generator, device=self.device)
-        texts = _Texts(tokens, lengths, self._rows.row_of[slots], cached, uniforms)
+        texts = _Texts(
+            tokens, lengths, self._rows.row_of[slots], cached, uniforms, None if allowed is None else allowed.to(self.device)
+        )
         several = new > 1
         if len(named) <= len(self._rows) // 2:
             several[:] = True  # few of many rows: reading just theirs costs less than one pass over all
@@ -167,9 +179,9 @@ class CausalLMPolicy:
         back = self._upload(np.argsort(np.concatenate([at for at, _ in parts])))
         return Sampled(*(torch.cat(figures)[back] for figures in zip(*(part for _, part in parts), strict=True)))
 
-    def evaluate(self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    def evaluate(self, ids: Tensor, prompt_lengths: Tensor, mask: Tensor, allowed: Allowed | None = None) -> tuple[Tensor, ...]:
         """Give logprobs, values, entropy (B, T) of whole texts under the tempered model; see ``ActorCritic.forward``."""
-        return self.model(ids, prompt_lengths, mask, self.temperature)
+        return self.model(ids, prompt_lengths, mask, self.temperature, allowed=allowed)
 
     def _take_rows(self, slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
         source, target = self._rows.take(slots, lengths)
@@ -202,7 +214,7 @@ class CausalLMPolicy:
     def _decode(self, texts: _Texts, at: npt.NDArray[np.int64]) -> Sampled:
         """Run the last token of the texts ``at``, and sample."""
         ids, columns, held = self._plan(texts, at)
-        return self._decoder.one_each(ids, columns, held, self._upload(texts.rows[at]), self._uniforms(texts, at))
+        return self._decoder.one_each(ids, columns, held, self._upload(texts.rows[at]), *self._draws(texts, at))
 
     def _mix(self, texts: _Texts, fresh: npt.NDArray[np.int64], rest: npt.NDArray[np.int64]) -> Sampled:
         """Run the new texts ``fresh`` and the last token of the texts ``rest`` in one pass, and sample in the texts' order."""
@@ -213,12 +225,12 @@ class CausalLMPolicy:
         place = np.zeros(len(texts.lengths), dtype=np.int64)
         place[rest], place[fresh] = texts.rows[rest], len(ids) + np.cumsum(counts) - 1
         at = np.sort(np.concatenate([fresh, rest]))
-        return self._decoder.sample(hidden[self._upload(place[at])], self._uniforms(texts, at))
+        return self._decoder.sample(hidden[self._upload(place[at])], *self._draws(texts, at))
 
     def _catch_up(self, texts: _Texts, at: npt.NDArray[np.int64]) -> Sampled:
         """Run the tokens that the cache lacks of the texts ``at``, and sample."""
         states = self._run(texts.tokens[self._upload(at)], texts.rows[at], texts.cached[at], texts.lengths[at])
-        return self._decoder.sample(states, self._uniforms(texts, at))
+        return self._decoder.sample(states, *self._draws(texts, at))
 
     def _share(self, texts: _Texts, fresh: npt.NDArray[np.int64]) -> Sharing | None:
         """Find what the new texts ``fresh`` share with each other and with texts that the cache holds."""
@@ -243,7 +255,7 @@ class CausalLMPolicy:
         states = self._run(tokens, rows[leaders], start, texts.lengths[leaders])
         twins = np.setdiff1d(np.arange(len(at)), sharing.leaders)
         self._copy(rows[leaders[sharing.leader_of[twins]]], rows[at[twins]], int(texts.lengths[at].max()))
-        return self._decoder.sample(states[self._upload(sharing.leader_of)], self._uniforms(texts, at))
+        return self._decoder.sample(states[self._upload(sharing.leader_of)], *self._draws(texts, at))
 
     def _run(
         self, texts: Tensor, rows: npt.NDArray[np.int64], start: npt.NDArray[np.int64], stop: npt.NDArray[np.int64]
@@ -262,8 +274,12 @@ class CausalLMPolicy:
         if len(source):
             self._decoder.cache.copy_rows(self._upload(source), self._upload(target), width)
 
-    def _uniforms(self, texts: _Texts, at: npt.NDArray[np.int64]) -> Tensor:
-        return texts.uniforms if len(at) == len(texts.lengths) else texts.uniforms[self._upload(at)]
+    def _draws(self, texts: _Texts, at: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+        """Give the random numbers of the texts ``at``, and what they may be."""
+        if len(at) == len(texts.lengths):
+            return texts.uniforms, texts.allowed
+        where = self._upload(at)
+        return texts.uniforms[where], None if texts.allowed is None else texts.allowed[where]
 
     def _upload(self, numbers: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(numbers).to(self.device)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from textgym import Release
 from textgym.ledger import Ledger
+from textgym_agents.head import Allowed
 from textgym_agents.policy import Step
 
 
@@ -24,7 +25,8 @@ class Policy(Protocol):
     def act(self, obs: Any, slots: Sequence[int] | np.ndarray) -> Step:
         """Choose the next token of each slot; ``obs`` int64 (n, context_length), row i is the text of ``slots[i]``.
 
-        A policy whose ``act`` has a third parameter, ``lengths``, is told the texts' lengths, int64 (n,) on the host.
+        A policy whose ``act`` has a parameter ``lengths`` is told the texts' lengths, int64 (n,) on the host; one that has
+        ``allowed``, the tokens that a task with action masks allows, bool (n, V). A task with masks needs a policy that asks.
         """
         ...
 
@@ -76,6 +78,8 @@ class Rollout:
     """bool (E,), the task's verdicts."""
     ledger: Ledger
     """Means over the episodes: what was asked for, and what weights and other stages took before the release."""
+    allowed: Allowed | None = None
+    """The tokens that the task allowed at each response token, (E, T); None: it has no action masks."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -101,10 +105,17 @@ class Played:
     """V of the final state, where it was truncated; else 0."""
     release: Release | None = None
     """None as long as it is due, and for ever where the environment dropped it."""
+    mask_numbers: Tensor | None = None
+    """int64 (context_length,), which action mask each token was sampled under; None: the task has none."""
 
 
-def lay_out(finished: Sequence[Played], version: int) -> Rollout:
+def lay_out(finished: Sequence[Played], version: int, masks: Tensor | None = None) -> Rollout:
     """Lay finished episodes out in the order in which they started; those without a release are left out.
+
+    Args:
+        finished: of one collection.
+        version: see ``Rollout``.
+        masks: bool (M, V), the task's action masks; None: it has none.
 
     Raises:
         ValueError: none has one.
@@ -150,4 +161,5 @@ def lay_out(finished: Sequence[Played], version: int) -> Rollout:
         group_id=column("group_id"),
         is_success=column("is_success"),
         ledger=Ledger.mean([release.ledger for release in ended]),
+        allowed=None if masks is None else Allowed(masks, stack("mask_numbers", width)),
     )

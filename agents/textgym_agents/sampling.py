@@ -55,18 +55,21 @@ def truncate(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
     return logits
 
 
-def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Sample by the inverse of the distribution function.
 
     Args:
         logits: float32 (n, V).
         uniforms: float32 (n,), in [0, 1): one random number per row.
         sampling: the distribution.
+        allowed: bool (n, V), the only tokens that there are, temperature, top-k and top-p included; None: all.
 
     Returns:
         tokens int64 (n,) and logprobs float32 (n,), each under the distribution that it was sampled from. Logits that are not
         finite give the token V, which is none.
     """
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
     if sampling.temperature != 1:
         logits = logits / sampling.temperature
     if sampling.truncates:

@@ -34,7 +34,8 @@ class Shapley(Asking):
     there, and its score is paid on the last agent token. Beyond ``exact`` parts, ``permutations`` orders are drawn (Castro,
     Gomez and Tejada, 2009); each of them adds up to the score. Not causal: what stands after a part decides what it is worth.
 
-    Cost: 2^n - 2 texts for n <= ``exact`` parts in one group, fewer in several; at most ``permutations`` (n - 1) beyond.
+    Cost: 2^n - 2 texts for n <= ``exact`` parts in one group, fewer in several; at most ``permutations`` (n - 1) beyond; one
+    more where something stands in no part.
     """
 
     spans: Spans | None = None

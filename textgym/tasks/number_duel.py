@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from textgym.action_masks import MaskTable
 from textgym.episode import Episode, Prompt
 from textgym.rewards import Reward
 from textgym.task import Task
@@ -55,6 +56,8 @@ class NumberDuel(Task):
         numerals: how B says numbers, "letters" (a to j stand for 0 to 9) or "digits" as A does. A language model that
             says both numbers with the same tokens generalises from one speaker to the other; letters keep them apart.
         tokenizer: default: the built-in one.
+        enforce_grammar: let the agent write only what the grammar allows next (action masks). A token is judged by the text
+            that it decodes to alone.
 
     Version history:
         v0: first version.
@@ -68,6 +71,7 @@ class NumberDuel(Task):
         masses: tuple[float, float] = (1.0, -1.0),
         numerals: Literal["letters", "digits"] = "letters",
         tokenizer: Any = None,
+        enforce_grammar: bool = False,
     ) -> None:
         if len(masses) != 2 or not masses[0] > masses[1]:
             raise ValueError(f"masses is {masses}; give two numbers, the larger number's first and the greater")
@@ -82,6 +86,21 @@ class NumberDuel(Task):
         self._malformed = self.masses[1] - 1.0
         self._grammar = re.compile(f"A: ([{_DIGITS}]{{2}})\nB: ([{self._second}]{{2}})\n")
         self._allowed = ["A", ":", " ", _DIGITS, _DIGITS, "\n", "B", ":", " ", self._second, self._second, "\n"]
+
+        if enforce_grammar:
+            self.token_masks = MaskTable(self.tokenizer.vocab_size)
+            masks = np.zeros((len(self._allowed) + 1, self.tokenizer.vocab_size), dtype=np.bool_)
+            masks[-1, self.tokenizer.eos_token_id] = True
+            for token in range(self.tokenizer.vocab_size):
+                text = self.tokenizer.decode(np.array([token]))
+                for start in range(len(self._allowed) - len(text) + 1 if text else 0):
+                    allowed = self._allowed[start : start + len(text)]
+                    masks[start, token] = all(symbol in symbols for symbol, symbols in zip(text, allowed, strict=True))
+            self._masks = np.array([self.token_masks.add(mask) for mask in masks])
+
+    def mask_numbers(self, prompts: Sequence[Prompt], responses: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+        """Say which mask holds after each response: that of its number of characters."""
+        return self._masks[[len(self.tokenizer.decode(ids)) for ids in responses]]
 
     def sample(self, rng: np.random.Generator) -> Prompt:
         """Give the empty prompt."""

@@ -124,11 +124,17 @@ class ForcedLengths(CausalLMPolicy):
         super().reset_slots(slots)
         self._fresh[slots] = True
 
-    def act(self, obs: Any, slots: Sequence[int] | np.ndarray, lengths: npt.NDArray[np.int64] | None = None) -> Step:
+    def act(
+        self,
+        obs: Any,
+        slots: Sequence[int] | np.ndarray,
+        lengths: npt.NDArray[np.int64] | None = None,
+        allowed: torch.Tensor | None = None,
+    ) -> Step:
         """Sample, and put end-of-text where it is due and nowhere else."""
         slots = np.asarray(slots)
         self._read_targets(obs, slots)
-        step = super().act(obs, slots, lengths)
+        step = super().act(obs, slots, lengths, allowed)
         self._force(slots, step)
         return step
 

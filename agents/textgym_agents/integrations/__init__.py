@@ -1,0 +1,1 @@
+"""Language-model policies for other libraries of agents; each module imports its library."""

@@ -1,0 +1,54 @@
+"""A kept policy says what transformers' own greedy search says, and plays the duel in turns."""
+
+import copy
+
+import pytest
+import torch
+from textgym_agents import tiny_gpt2
+from textgym_agents.player import Player
+
+import textgym
+from textgym.tasks.number_duel import NumberDuel
+from textgym.tasks.turn_duel import TurnDuel
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("player")
+    tokenizer = NumberDuel().tokenizer
+    tiny_gpt2(len(tokenizer), 24, seed=3).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def test_it_says_what_greedy_search_says(folder):
+    player = Player(folder, stop="\n", max_new_tokens=8)
+    for text in ("", "A: 47\n", "A: 99\n"):
+        ids = torch.tensor([[0, *player.tokenizer.encode(text).tolist()]])
+        found = player.lm.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=1, pad_token_id=1)
+        said = player.tokenizer.decode(found[0, ids.shape[1] :].tolist())
+        assert player(text) == player(text) == said.partition("\n")[0] + ("\n" if "\n" in said else "")
+
+
+def test_it_stops_at_its_string_and_at_end_of_text(folder):
+    player = Player(folder)
+    newline = int(player.tokenizer.encode("\n")[0])
+    for token, said in ((newline, "\n"), (1, "")):
+        with torch.no_grad():
+            player.lm.lm_head.weight.zero_()  # all logits are equal but for one
+            player.lm.lm_head.weight[token] = 1.0
+            hidden = player.lm.transformer(torch.tensor([[0, 2]])).last_hidden_state[0, -1]
+            player.lm.lm_head.weight[token] = torch.sign(hidden)
+        assert player("A") == said
+        player._said.clear()
+
+
+def test_it_is_an_opponent(folder):
+    player = Player(folder)
+    assert copy.deepcopy(player) is player
+    textgym.checks.check_task(TurnDuel(opponent=player), episodes=8)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="cannot load"):
+        Player(tmp_path)
