@@ -13,6 +13,12 @@ class MyCopying(Copying):
     """A task of a user's own."""
 
 
+class SplitCopying(Copying):
+    """A task with an assigner of its own, by name."""
+
+    assigner = "prefix_difference"
+
+
 class BrokenCopying(Copying):
     """A task that cannot be rewarded."""
 

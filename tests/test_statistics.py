@@ -84,6 +84,8 @@ def test_probability_of_improvement_is_that_of_all_pairs_and_of_the_mann_whitney
 def test_improvement_is_averaged_over_tasks_not_over_runs():
     estimate = estimate_improvement([[1.0], [1.0, 1.0, 1.0]], [[0.0], [2.0, 2.0, 2.0]])
     assert estimate.value == estimate.low == estimate.high == 0.5
+    better = estimate_improvement([[3.0, 4.0, 5.0]], [[0.0, 1.0, 2.0]])
+    assert better.value == better.low == better.high == 1
     with pytest.raises(ValueError, match="1 tasks of ours and 2 of theirs"):
         estimate_improvement([[1.0]], [[1.0], [1.0]])
 

@@ -45,6 +45,11 @@ def test_an_agent_that_plays_nothing_has_one_point(tmp_path):
     assert curve["tokens"] == curve["reward_calls"] == [0]
 
 
+def test_calls_of_the_task_s_own_assigner_are_counted(tmp_path):
+    curve = run(Job(setting("streams", task="suite_kit:SplitCopying"), 0, tmp_path))["curve"]
+    assert curve["reward_calls"] == curve["tokens"]
+
+
 def test_credit_is_measured_where_nobody_learns(tmp_path):
     found = run(Job(Setting("probe_reply", "last", "exact", 1), 0, tmp_path))
     assert found["credit"]["cosine"] == pytest.approx(1.0)

@@ -45,6 +45,8 @@ def test_settings_of_the_same_name_are_told_apart():
     setting = Setting("copying", "scalar", "ppo", 128)
     other |= {"key": setting.key, "setting": other["setting"] | {"episodes": 128}}
     assert list(by_task([ROWS[0], other])["copying"]) == ["ppo, scalar", f"ppo, scalar ({setting.key})"]
+    (compared,) = comparisons([ROWS[0], other, learning_row("copying", "dense", 0, [0, 0.5, 0.5])])
+    assert compared.baseline.value == 0.4  # of the first of them
 
 
 def test_a_failed_run_is_in_no_table_but_its_own():

@@ -55,7 +55,7 @@ def run(job: Job) -> dict[str, Any]:
     """
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
+        warnings.simplefilter("always")  # in a process that has warned before, too
         if job.setting.agent == EXACT:
             found: dict[str, Any] = {"credit": measure(job.setting, job.seed)}
         else:

@@ -16,7 +16,7 @@ FORMS = ("scalar", "dense", "streams")
 _TINY_MODEL: Mapping[str, Any] = {"layers": 1, "width": 32, "heads": 2, "num_slots": 64, "eval_episodes": 256}
 _TINY_PPO: Mapping[str, Any] = {"episodes_per_update": 64, "minibatch_episodes": 32}
 _MODEL: Mapping[str, Any] = {"layers": 2, "width": 64, "heads": 4, "num_slots": 128, "episodes_per_update": 128}
-_CAUSAL = ("scalar", "dense", "uniform", "prefix_difference", "leave_one_out")
+_ASSIGNED = ("scalar", "dense", "uniform", "prefix_difference", "leave_one_out")
 _PROBES = dict.fromkeys(("decisive", "joint", "distractors", "reply", "length"), "history") | {
     "streams": "position",
     "duel": "position",
@@ -50,15 +50,23 @@ GROUPS: Mapping[str, Group] = {
     ),
     "standard": Group(
         "standard",
-        "forms of the reward, assigners and agents on six tasks: an hour on two cores",
+        "forms of the reward, assigners and agents on six tasks: under an hour on two cores",
         seeds=3,
         blocks=(
             Block("number_duel", (*FORMS, "sequential"), ("ppo", "reinforce", "rloo"), 5120, options=_MODEL),
             Block("three_sentences", (*FORMS, "sequential"), ("ppo", "reinforce", "rloo"), 5120, options=_MODEL),
-            Block("copying", (*_CAUSAL, "shapley"), ("ppo",), 7680, {"length": 6}, options={**_MODEL, "warmup_steps": 0}),
-            Block("brackets", _CAUSAL, ("ppo",), 5120, options=_MODEL),
-            Block("chained_arithmetic", _CAUSAL, ("ppo",), 5120, options=_MODEL),
-            Block("random_walks", _CAUSAL, ("ppo",), 2800, {"reward": "dense"}),
+            Block(
+                "copying",
+                (*_ASSIGNED, "shapley"),
+                ("ppo",),
+                7680,
+                task_args={"length": 4, "alphabet": 6},
+                agent_args={"ppo": {"epochs": 4, "learning_rate": 2e-3}},
+                options={**_MODEL, "warmup_steps": 0},
+            ),
+            Block("brackets", _ASSIGNED, ("ppo",), 5120, options={**_MODEL, "warmup_steps": 60}),
+            Block("chained_arithmetic", _ASSIGNED, ("ppo",), 5120, options=_MODEL),
+            Block("random_walks", _ASSIGNED, ("ppo",), 2800, {"reward": "dense"}),
         ),
     ),
     "probes": Group(
