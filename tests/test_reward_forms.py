@@ -32,6 +32,12 @@ def test_an_assigner_splits_the_sum_and_asks_the_task_for_parts():
     assert release is not None
 
 
+def test_a_task_s_own_argument_may_be_called_reward():
+    release = play_text(in_form("copying", "dense", reward="scalar"), "")
+    assert release is not None
+    assert in_form("copying", "streams", reward="scalar").reward == "scalar"
+
+
 def test_every_form_keeps_the_sum_but_the_workaround():
     duel = NumberDuel(masses=(1.0, 0.0))
     for reward in [*REWARD_FORMS, "uniform", "discounted"]:
