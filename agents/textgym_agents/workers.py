@@ -92,7 +92,7 @@ def _work(pipe: Connection, call: Callable[[Any], Any]) -> None:
     while True:
         try:
             job = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the parent has ended
             return
         try:
             result = call(job)

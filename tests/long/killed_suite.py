@@ -29,6 +29,8 @@ class Args:
     """How many."""
     seed: int = 0
     """Of the moments."""
+    seeds: int = 4
+    """Of ``tiny``; each is 10 runs."""
     undisturbed: Path | None = None
     """Folder of an undisturbed run of the same version; None: it is run here."""
 
@@ -36,19 +38,21 @@ class Args:
 def main() -> None:
     args = tyro.cli(Args)
     rng = np.random.default_rng(args.seed)
+    seeds = ["--seeds", str(args.seeds)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "killed" / "rows.jsonl"
         for number in range(args.kills):
-            seconds = float(rng.uniform(3, 20))
-            killed = kill_after(begin("tiny", "--out", str(path.parent), "--no-plot"), path, 0, seconds)
+            new, seconds = int(rng.integers(4)), float(rng.uniform(0, 5))  # none: while it starts, or in the first runs
+            lines = (path.read_bytes().count(b"\n") if path.exists() else 0) + new
+            killed = kill_after(begin("tiny", *seeds, "--out", str(path.parent), "--no-plot"), path, lines, seconds)
             rows = len(read_rows(path))
             if number % 2 and rows:
                 tear(path, rng)
-            print(f"{'killed' if killed else 'ended'} after {seconds:.1f} s: {rows} rows", flush=True)
-        killed_rows = suite("tiny", SuiteConfig(out=path.parent, plot=False)).rows
+            print(f"{'killed' if killed else 'ended'} {seconds:.1f} s after {new} new rows: {rows} rows", flush=True)
+        killed_rows = suite("tiny", SuiteConfig(out=path.parent, plot=False, seeds=args.seeds)).rows
         lines = path.read_bytes().count(b"\n")
         other = args.undisturbed or Path(folder) / "undisturbed"
-        undisturbed = suite("tiny", SuiteConfig(out=other, plot=False)).rows
+        undisturbed = suite("tiny", SuiteConfig(out=other, plot=False, seeds=args.seeds)).rows
     same = deterministic(killed_rows) == deterministic(undisturbed) and lines == len(undisturbed)
     print(f"{lines} lines; rows {'are the same' if same else 'DIFFER'}")
     sys.exit(not same)
