@@ -26,7 +26,7 @@ _PROBES = dict.fromkeys(("decisive", "joint", "distractors", "reply", "length"),
 GROUPS: Mapping[str, Group] = {
     "tiny": Group(
         "tiny",
-        "whether it learns, and what the form of the reward does: minutes on two cores",
+        "whether it learns, and what the form of the reward does, in minutes",
         seeds=4,
         blocks=(
             Block(
@@ -50,7 +50,7 @@ GROUPS: Mapping[str, Group] = {
     ),
     "standard": Group(
         "standard",
-        "forms of the reward, assigners and agents on six tasks: under an hour on two cores",
+        "forms of the reward, assigners and agents on six tasks",
         seeds=3,
         blocks=(
             Block("number_duel", (*FORMS, "sequential"), ("ppo", "reinforce", "rloo"), 5120, options=_MODEL),
