@@ -70,7 +70,7 @@ def main():
     args = parser.parse_args()
     seeds, budget = (1, 4096) if args.quick else (args.seeds, args.tokens)
     here = Path(__file__).parent
-    names = args.only or [path.stem for path in sorted(here.glob("*.py")) if "def learn(rewards" in path.read_text()]
+    names = args.only or [path.stem for path in sorted(here.glob("*.py")) if "\ndef learn(rewards" in path.read_text()]
     print(f"{seeds} seeds, {budget} tokens each; scores: mean share of right symbols\n")
     print("| example | score, sum | tokens, sum | tokens, token rewards | ratio | CPU s, sum | CPU s, token rewards |")
     print("|---|---|---|---|---|---|---|")

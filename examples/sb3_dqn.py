@@ -7,25 +7,13 @@ import sys
 
 import gymnasium as gym
 import numpy as np
-import torch
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from textgym_agents.integrations.sb3_features import RecentTokens
 
 import textgym  # noqa: F401 (registers the ids)
 from textgym.integrations.sb3 import TextGenVecEnv
 from textgym.integrations.sb3_dqn import TokenReplayBuffer
-
-
-class OneHot(BaseFeaturesExtractor):
-    """Turns tokens (B, L), -1 where there is none, into one number per place and token."""
-
-    def __init__(self, space):
-        self.kinds = int(space.high.max()) + 2
-        super().__init__(space, space.shape[0] * self.kinds)
-
-    def forward(self, tokens):
-        return torch.nn.functional.one_hot(tokens.long() + 1, self.kinds).flatten(1).float()
 
 
 class Curve(BaseCallback):
@@ -44,10 +32,11 @@ class Curve(BaseCallback):
 
 def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
     """Learn from ``rewards`` "tokens" or "sum"; gives the curve, (tokens so far, score)."""
-    env = TextGenVecEnv(gym.make_vec("textgym:textgym/Copying-v0", num_envs=8))
+    env = TextGenVecEnv(gym.make_vec("textgym:textgym/Copying-v0", num_envs=8, length=8))
     options = {"replay_buffer_class": TokenReplayBuffer} if rewards == "tokens" else {}
-    options |= {"policy_kwargs": {"features_extractor_class": OneHot}, "learning_rate": 1e-3, "learning_starts": 500}
-    options |= {"gamma": 1.0, "train_freq": 1, "gradient_steps": 2, "target_update_interval": 200, "buffer_size": 20_000}
+    options |= {"policy_kwargs": {"features_extractor_class": RecentTokens}, "learning_rate": 1e-3, "learning_starts": 500}
+    options["gamma"] = 0.0 if rewards == "tokens" else 1.0  # a right symbol is its own token's doing: nothing need flow back
+    options |= {"train_freq": 1, "gradient_steps": 2, "target_update_interval": 200, "buffer_size": 20_000}
     model = DQN("MlpPolicy", env, seed=seed, exploration_fraction=0.3, exploration_final_eps=0.02, **options)
     curve = Curve()
     model.learn(tokens, callback=curve)

@@ -7,21 +7,11 @@ import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from textgym_agents.integrations.sb3_features import RecentTokens
 
 from textgym.integrations.sb3 import TextGenVecEnv, TokenRewards
 from textgym.integrations.sb3_maskable import MaskableTokenRewardBuffer
 from textgym.tasks.copying import Copying
-
-
-class OneHot(BaseFeaturesExtractor):
-    """Turns tokens (B, L), -1 where there is none, into one number per place and token."""
-
-    def __init__(self, space):
-        super().__init__(space, space.shape[0] * (int(space.high.max()) + 2))
-
-    def forward(self, tokens):
-        return torch.nn.functional.one_hot(tokens.long() + 1, self.features_dim // tokens.shape[1]).flatten(1).float()
 
 
 class Curve(BaseCallback):
@@ -40,14 +30,14 @@ class Curve(BaseCallback):
 
 def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
     """Learn from ``rewards`` "tokens" or "sum"; gives the curve, (tokens so far, score)."""
-    task = Copying(length=6)
+    task = Copying(length=12)
     task.token_masks = np.isin(np.arange(len(task.tokenizer)), task.tokenizer.encode(task.letters))  # letters alone
-    task.streams = lambda episodes: [np.arange(len(episode.ids)) for episode in episodes]  # a letter decides about no other
+    gamma = 0.0 if rewards == "tokens" else 1.0  # a right symbol is its own token's doing: nothing need flow back
     env = TextGenVecEnv(gym.make_vec("textgym:TextGen-v0", num_envs=16, task=task))
     options = {"rollout_buffer_class": MaskableTokenRewardBuffer} if rewards == "tokens" else {}
-    network = {"features_extractor_class": OneHot, "net_arch": [256, 256], "activation_fn": torch.nn.ReLU}
+    network = {"features_extractor_class": RecentTokens, "net_arch": [256, 256], "activation_fn": torch.nn.ReLU}
     options |= {"policy_kwargs": network, "n_steps": 64, "batch_size": 256, "learning_rate": 1e-3, "ent_coef": 0.01}
-    model = MaskablePPO("MlpPolicy", env, seed=seed, gamma=1.0, gae_lambda=0.95, **options)
+    model = MaskablePPO("MlpPolicy", env, seed=seed, gamma=gamma, gae_lambda=0.95, **options)
     curve = Curve()
     model.learn(tokens, callback=[curve, TokenRewards()] if rewards == "tokens" else curve)
     return curve.points

@@ -5,6 +5,7 @@ from functools import partial
 
 import gymnasium as gym
 import torch
+from textgym_agents.integrations.perceptron import perceptron
 from tianshou.algorithm import PPO
 from tianshou.algorithm.algorithm_base import policy_within_training_step
 from tianshou.algorithm.modelfree.reinforce import DiscreteActorPolicy
@@ -16,42 +17,36 @@ from torch import nn
 import textgym  # noqa: F401 (registers the ids)
 from textgym.integrations.tianshou import PerStream, TokenRewards
 
-SLOTS, EPISODES = 8, 256
-
 
 class StreamPPO(PerStream, PPO):
     """PPO whose returns stay inside streams."""
 
 
-class Net(nn.Module):
-    """Tokens as one-hot vectors into a perceptron; tianshou's actors also hand a state on."""
-
-    def __init__(self, length, size, outputs, actor=False):
+class Actor(nn.Module):  # tianshou's hand a state on beside the logits
+    def __init__(self, net):
         super().__init__()
-        self.size, self.actor = size, actor
-        stem = nn.Linear(length * (size + 1), 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU()
-        self.layers = nn.Sequential(*stem, nn.Linear(128, outputs))
+        self.net = net
 
     def forward(self, obs, state=None, info=None):
-        out = self.layers(nn.functional.one_hot(torch.as_tensor(obs) + 1, self.size + 1).flatten(1).float())
-        return (out, state) if self.actor else out
+        return self.net(obs), state
 
 
 @torch.random.fork_rng()
 def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
     torch.manual_seed(seed)
+    gamma = 0.0 if rewards == "tokens" else 1.0  # a right symbol is its own token's doing: nothing need flow back
     make = partial(gym.make, "textgym/Copying-v0", length=8, alphabet=4)
-    envs, env = DummyVectorEnv([make] * SLOTS), make()
+    env = make()
     size, (length,) = int(env.action_space.n), env.observation_space.shape
-    policy = DiscreteActorPolicy(actor=Net(length, size, size, actor=True), action_space=env.action_space)
-    parts = {"policy": policy, "critic": Net(length, size, 1), "optim": AdamOptimizerFactory(lr=2.5e-3)}
-    algorithm = (StreamPPO if rewards == "tokens" else PPO)(**parts, gamma=0.9, ent_coef=0.01, max_grad_norm=0.5)
-    hook = TokenRewards() if rewards == "tokens" else None
-    collector = Collector(policy, envs, VectorReplayBuffer(20_000, SLOTS), on_episode_done_hook=hook)
+    policy = DiscreteActorPolicy(actor=Actor(perceptron(length, size, size)), action_space=env.action_space)
+    parts = {"policy": policy, "critic": perceptron(length, size, 1), "optim": AdamOptimizerFactory(lr=2.5e-3)}
+    algorithm = (StreamPPO if rewards == "tokens" else PPO)(**parts, gamma=gamma, ent_coef=0.01, max_grad_norm=0.5)
+    hook, buffer = TokenRewards() if rewards == "tokens" else None, VectorReplayBuffer(20_000, 8)
+    collector = Collector(policy, DummyVectorEnv([make] * 8), buffer, on_episode_done_hook=hook)
     collector.reset(gym_reset_kwargs={"seed": seed})
     curve, played = [], 0
     while played < tokens:
-        stats = collector.collect(n_episode=EPISODES)
+        stats = collector.collect(n_episode=256)
         with policy_within_training_step(policy):
             algorithm.update(collector.buffer, batch_size=256, repeat=4)
         collector.reset_buffer()

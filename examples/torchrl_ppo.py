@@ -5,6 +5,7 @@ import sys
 import gymnasium as gym
 import torch
 from tensordict.nn import ProbabilisticTensorDictModule, ProbabilisticTensorDictSequential, TensorDictModule
+from textgym_agents.integrations.perceptron import perceptron
 from torch import nn
 from torchrl.collectors import Collector
 from torchrl.modules import ValueOperator
@@ -17,31 +18,19 @@ from textgym.integrations.torchrl import TokenRewards, wrap
 SLOTS, STEPS = 16, 64
 
 
-class Net(nn.Module):
-    """Tokens as one-hot vectors into a perceptron."""
-
-    def __init__(self, length, size, outputs):
-        super().__init__()
-        self.size = size
-        stem = nn.Linear(length * (size + 1), 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU()
-        self.layers = nn.Sequential(*stem, nn.Linear(128, outputs))
-
-    def forward(self, obs):
-        return self.layers(nn.functional.one_hot(obs + 1, self.size + 1).flatten(-2).float())
-
-
 @torch.random.fork_rng()
 def learn(rewards: str, tokens: int, seed: int) -> list[tuple[int, float]]:
     torch.manual_seed(seed)
+    gamma = 0.0 if rewards == "tokens" else 1.0  # a right symbol is its own token's doing: nothing need flow back
     envs = gym.make_vec("textgym/Copying-v0", num_envs=SLOTS, autoreset_mode="Disabled", length=8, alphabet=4)
     env, size, (length,) = wrap(envs), int(envs.single_action_space.n), envs.single_observation_space.shape
     env.set_seed(seed)
-    logits = TensorDictModule(Net(length, size, size), in_keys=["observation"], out_keys=["logits"])
+    logits = TensorDictModule(perceptron(length, size, size), in_keys=["observation"], out_keys=["logits"])
     sample = ProbabilisticTensorDictModule(
         in_keys=["logits"], out_keys=["action"], distribution_class=torch.distributions.Categorical, return_log_prob=True
     )
-    actor, critic = ProbabilisticTensorDictSequential(logits, sample), ValueOperator(Net(length, size, 1))
-    advantage = GAE(gamma=0.9, lmbda=0.95, value_network=critic)
+    actor, critic = ProbabilisticTensorDictSequential(logits, sample), ValueOperator(perceptron(length, size, 1))
+    advantage = GAE(gamma=gamma, lmbda=0.95, value_network=critic)
     loss = ClipPPOLoss(actor, critic, entropy_coeff=0.01, critic_coeff=0.25, loss_critic_type="l2", normalize_advantage=True)
     optimizer = torch.optim.Adam(loss.parameters(), lr=2.5e-3)
     place, curve, played = TokenRewards(), [], 0
