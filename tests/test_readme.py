@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("ENVIRONMENT", "LIBRARIES", "DATA", "TASKS", "CREDIT"))]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("ENVIRONMENT", "LIBRARIES", "DATA", "TASKS", "CREDIT", "SUITE"))]
 BLOCKS = [
     (page, number, block)
     for page in PAGES

@@ -180,3 +180,12 @@ class ActionMasks:
                 f"{name}.mask_numbers gave {numbers[i]} in episode {episode_ids[i]}; allowed are 0..{len(self.table) - 1}, the "
                 "numbers that MaskTable.add gave"
             )
+
+
+def hand_on_masks(task: Any, wrapper: Any) -> None:
+    """Give a task that wraps another one its action masks, where it has any."""
+    if getattr(task, "token_masks", None) is None:
+        return
+    wrapper.token_masks = task.token_masks
+    if hasattr(task, "mask_numbers"):
+        wrapper.mask_numbers = task.mask_numbers

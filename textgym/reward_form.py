@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from textgym.action_masks import hand_on_masks
 from textgym.episode import Episode
 from textgym.rewards import Reward, resolve
 from textgym.task import Task
@@ -49,6 +50,7 @@ class RewardForm(Task):
         self.ended = task.ended
         self.sample, self.success, self.score = task.sample, task.success, task.score
         self.metrics, self.demonstrations = task.metrics, task.demonstrations
+        hand_on_masks(task, self)
 
     def rewards(self, episodes: Sequence[Episode]) -> Sequence[Reward]:
         """Give the task's rewards in the chosen form; the sum of each episode stays."""

@@ -22,12 +22,15 @@ from transformers.utils import logging as transformers_logging
 
 from textgym import resolve_name
 from textgym.checks import report_task
+from textgym.suite.catalogue import GROUPS
 from textgym.tasks import DEFAULT_TASK, TASKS
 from textgym.view.terminal import token_heatmap
 from textgym_agents.bench.env_step import EnvBenchConfig, bench_env, bench_late
 from textgym_agents.bench.report import show_ratio, show_value
 from textgym_agents.bench.speed import SpeedConfig, speed
 from textgym_agents.presets import preset
+from textgym_agents.suite import SuiteConfig
+from textgym_agents.suite_console import FromFile, Probes, Standard, Tiny, list_suites, run_suite
 from textgym_agents.train import JSON, Reporter, Run, TrainConfig, train
 
 _NONE: dict[str, Any] = {}
@@ -44,6 +47,9 @@ def main(args: list[str] | None = None) -> None:
     command.command(name="tasks")(_tasks)
     command.command(name="bench")(_bench)
     try:
+        if args == ["bench"]:
+            list_suites(Console())
+            return
         defaults = preset(_given(args, "--task", DEFAULT_TASK), agent=_given(args, "--agent", "ppo"))
         command.command(name="train")(_train_from(defaults))
         command.cli(prog="textgym", description="Learn from rewards given to parts of a generated text.", args=args)
@@ -121,12 +127,19 @@ def _check(
 
 def _bench(
     load: tyro.conf.OmitArgPrefixes[
-        Annotated[SpeedConfig, tyro.conf.subcommand("speed", description="rollout, update and whole step against others")]
+        Annotated[Tiny, tyro.conf.subcommand("tiny", description=GROUPS["tiny"].about)]
+        | Annotated[Standard, tyro.conf.subcommand("standard", description=GROUPS["standard"].about)]
+        | Annotated[Probes, tyro.conf.subcommand("probes", description=GROUPS["probes"].about)]
+        | Annotated[FromFile, tyro.conf.subcommand("run", description="settings of your own, from a file")]
+        | Annotated[SpeedConfig, tyro.conf.subcommand("speed", description="rollout, update and whole step against others")]
         | Annotated[EnvBenchConfig, tyro.conf.subcommand("env", description="an environment's step, and late rewards")]
     ],
 ) -> None:
-    """Measure, side by side in one run."""
+    """Measure: how agents learn under each form of reward, and how fast things are."""
     console = Console()
+    if isinstance(load, SuiteConfig):
+        run_suite(load, console)
+        return
     if isinstance(load, EnvBenchConfig):
         table = Table("what", "microseconds", "", title=load.describe())
         for figure in [*bench_env(load), *bench_late(load)]:

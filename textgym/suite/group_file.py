@@ -29,7 +29,7 @@ def read_group(path: str | Path) -> Group:
         raise ValueError(f"there is no settings file {path}; docs/SUITE.md shows one")
     text = path.read_text(encoding="utf-8")
     try:
-        said = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        said: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path} is no {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
     if not isinstance(said, dict):
@@ -37,7 +37,8 @@ def read_group(path: str | Path) -> Group:
     said = {"name": path.stem, "about": f"the settings of {path.name}"} | said
     if not isinstance(said.get("blocks"), list) or not all(isinstance(block, dict) for block in said["blocks"]):
         raise ValueError(f"{path} has no list of blocks; give [[blocks]] with task, rewards, agents and episodes")
-    blocks = [_make(Block, block, f"block {number} of {path}") for number, block in enumerate(said.pop("blocks"))]
+    tables: list[dict[str, Any]] = said["blocks"]
+    blocks = [_make(Block, block, f"block {number} of {path}") for number, block in enumerate(tables)]
     return _make(Group, said | {"blocks": tuple(blocks)}, str(path))
 
 

@@ -22,13 +22,13 @@ REWARD_FORMS = {
 """Name -> what is paid. Any other name is an assigner's, which splits the sum, in one stream."""
 
 
-def in_form(task: Any, reward: str, **kwargs: Any) -> Task:
+def in_form(task: Any, reward: str, /, **kwargs: Any) -> Task:
     """Build a task whose reward has a form.
 
     Args:
         task: as ``resolve_task`` takes it.
         reward: a name of ``REWARD_FORMS``, or an assigner's: short name or "module:Name".
-        kwargs: arguments of the task's constructor.
+        kwargs: arguments of the task's constructor, which may have a ``reward`` of its own.
 
     Raises:
         ValueError: nothing has that name, or the task has no such form.
@@ -49,7 +49,8 @@ def in_form(task: Any, reward: str, **kwargs: Any) -> Task:
     for kind, (judge, ends) in WORKAROUNDS.items():
         if isinstance(built, kind):
             return Sequential(built, judge(built), ends)
+    known = ", ".join(kind.__name__ for kind in WORKAROUNDS)
     raise ValueError(
-        f"{type(built).__name__} has no sequential form; there is one of {', '.join(kind.__name__ for kind in WORKAROUNDS)}: for "
-        'a task of your own, wrap it in textgym.tasks.sequential.Sequential and name that "module:Name"'
+        f"{type(built).__name__} has no sequential form; {known} have one. Wrap a task of your own in "
+        'textgym.tasks.sequential.Sequential, and name that "module:Name"'
     )

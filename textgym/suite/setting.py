@@ -1,4 +1,4 @@
-"""Settings of the benchmark suite as data: a task, a reward form or assigner, an agent, a budget; each is run for several seeds.
+"""Settings of the benchmark suite as data: task, reward form or assigner, agent, budget; each is run for several seeds.
 
 Left out on purpose: running them. Agents are names here and options a mapping; ``textgym_agents.suite`` knows what they mean.
 """
@@ -53,9 +53,8 @@ class Setting:
 
     @property
     def contestant(self) -> str:
-        """Name what is compared on a task: agent, its options, and reward."""
-        args = ", ".join(f"{name}={value}" for name, value in sorted(self.agent_args.items()))
-        return f"{self.agent}({args}), {self.reward}" if args else f"{self.agent}, {self.reward}"
+        """Name what is compared on a task: agent and reward."""
+        return f"{self.agent}, {self.reward}"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def interquartile_mean(scores: npt.ArrayLike, axis: int | None = None) -> Floats
         scores: any shape.
         axis: along which; None: over all.
     """
-    return np.asarray(trim_mean(np.asarray(scores, dtype=np.float64), 0.25, axis=axis))
+    return np.asarray(trim_mean(np.asarray(scores, dtype=np.float64), 0.25, axis=axis))  # type: ignore[arg-type]
 
 
 def stratified_bootstrap(

@@ -32,7 +32,8 @@ class Table:
     def markdown(self) -> str:
         """Write it as Markdown."""
         lines = [f"**{self.title}**", "", f"| {' | '.join(self.columns)} |", "|---" * len(self.columns) + "|"]
-        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in self.rows)])
+        cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in self.rows]
+        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in cells)])
 
 
 def setting_of(row: Row) -> Setting:
@@ -51,11 +52,21 @@ def failed(rows: Iterable[Row]) -> list[Row]:
 
 
 def by_task(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Sort runs that learned: task -> contestant -> its runs, ordered by seed."""
+    """Sort runs that learned: task -> contestant -> its runs, ordered by seed.
+
+    Where settings of one task have the same agent and reward, and differ in something else, the key tells them apart.
+    """
     found: dict[str, dict[str, list[Row]]] = {}
-    for row in sorted(learned(rows), key=lambda row: row["seed"]):
+    owner: dict[tuple[str, str], str] = {}
+    for row in learned(rows):
         setting = setting_of(row)
-        found.setdefault(setting.task_name, {}).setdefault(setting.contestant, []).append(row)
+        task, name = setting.task_name, setting.contestant
+        if owner.setdefault((task, name), row["key"]) != row["key"]:
+            name = f"{name} ({row['key']})"
+        found.setdefault(task, {}).setdefault(name, []).append(row)
+    for contestants in found.values():
+        for each in contestants.values():
+            each.sort(key=lambda row: row["seed"])
     return found
 
 
@@ -95,64 +106,86 @@ def _of_task(task: str, contestants: dict[str, list[Row]]) -> Table:
     return Table(f"{task}: interquartile mean [95 % interval]", columns, tuple(lines))
 
 
-def _against_baseline(rows: Sequence[Row]) -> Table:
-    """Compare each reward with the scalar one: the same agent, on the tasks that both have."""
+@dataclass(frozen=True)
+class Comparison:
+    """A reward form or assigner against the baseline: the same agent, on the tasks that both have, at equal tokens."""
+
+    agent: str
+    reward: str
+    tasks: int
+    """How many both have."""
+    score: Estimate
+    """Interquartile mean over their runs."""
+    baseline: Estimate
+    """The same of the baseline's."""
+    improvement: Estimate
+    """Probability that a run is better than one of the baseline's, averaged over tasks."""
+
+
+def comparisons(rows: Iterable[Row]) -> list[Comparison]:
+    """Compare every reward with ``BASELINE``; an agent that has no run with that is left out."""
     scores: dict[tuple[str, str], dict[str, list[float]]] = {}
     for task, contestants in by_task(rows).items():
         tokens = equal_tokens([row for each in contestants.values() for row in each])
-        for each in contestants.values():
+        for name, each in contestants.items():
             setting = setting_of(each[0])
-            agent = setting.contestant.removesuffix(f", {setting.reward}")
-            scores.setdefault((agent, setting.reward), {})[task] = _scores(each, tokens)
-    lines = []
+            if name == setting.contestant:
+                scores.setdefault((setting.agent, setting.reward), {})[task] = _scores(each, tokens)
+    made = []
     for (agent, reward), ours in scores.items():
         theirs = scores.get((agent, BASELINE), {})
         shared = [task for task in ours if task in theirs]
-        if reward == BASELINE or not shared:
-            continue
-        pair = [ours[task] for task in shared], [theirs[task] for task in shared]
-        better = estimate_improvement(*pair)
-        lines.append((agent, reward, str(len(shared)), *(_show(estimate_iqm(each)) for each in pair), _show(better)))
+        if reward != BASELINE and shared:
+            pair = [ours[task] for task in shared], [theirs[task] for task in shared]
+            score, baseline = (estimate_iqm(each) for each in pair)
+            made.append(Comparison(agent, reward, len(shared), score, baseline, estimate_improvement(*pair)))
+    return made
+
+
+def _against_baseline(rows: Sequence[Row]) -> Table:
     columns = ("agent", "reward", "tasks", "score", f"score of {BASELINE}", f"probability of improvement on {BASELINE}")
     title = f"each reward against {BASELINE}: same agent, same tasks, equal tokens; interquartile mean [95 % interval]"
+    lines = [
+        (each.agent, each.reward, str(each.tasks), *map(_show, (each.score, each.baseline, each.improvement)))
+        for each in comparisons(rows)
+    ]
     return Table(title, columns, tuple(lines))
 
 
-def _of_credit(rows: Sequence[Row]) -> list[Table]:
+def credits(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Sort rows of measured credit: assigner -> task -> its rows, one per policy."""
     found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         if row.get("credit"):
             setting = setting_of(row)
             found.setdefault(setting.reward, {}).setdefault(setting.task_name, []).append(row)
+    return found
+
+
+def mean_credit(rows: Iterable[Row], figure: str) -> float:
+    """Give the mean of a figure over policies; NaN where there is none, or it is not defined for one of them."""
+    values = [row["credit"][figure] for row in rows]
+    return float(np.mean(values)) if values and None not in values else math.nan
+
+
+def _of_credit(rows: Sequence[Row]) -> list[Table]:
+    found = credits(rows)
     tasks = tuple(dict.fromkeys(task for each in found.values() for task in each))
+    most = max((len(each) for of in found.values() for each in of.values()), default=0)
     made = []
     for figure in CREDIT_FIGURES:
-        lines = []
-        for reward, each in found.items():
-            values = [[row["credit"][figure] for row in each.get(task, [])] for task in tasks]
-            lines.append((reward, *(_mean(column) for column in values)))
-        title = f"credit: {figure.replace('_', ' ')}, mean over {_policies(found)}"
+        means = {reward: [mean_credit(of.get(task, []), figure) for task in tasks] for reward, of in found.items()}
+        lines = [(reward, *("none" if math.isnan(mean) else f"{mean:.2f}" for mean in each)) for reward, each in means.items()]
+        title = f"credit: {figure.replace('_', ' ')}, mean over random policies, at most {most}"
         made.append(Table(title, ("assigner", *tasks), tuple(lines)))
     return made
-
-
-def _policies(found: dict[str, dict[str, list[Row]]]) -> str:
-    most = max((len(rows) for each in found.values() for rows in each.values()), default=0)
-    return "1 random policy" if most == 1 else f"{most} random policies"
-
-
-def _mean(values: Sequence[float | None]) -> str:
-    """Show a mean; figures that are not defined for some policy have none."""
-    if not values:
-        return "-"
-    return "none" if any(value is None for value in values) else f"{np.mean(np.array(values, dtype=np.float64)):.2f}"
 
 
 def _of_failures(rows: Sequence[Row]) -> Table:
     lines = []
     for row in failed(rows):
         setting = setting_of(row)
-        lines.append((setting.task_name, setting.contestant, str(row["seed"]), str(row["error"]).replace("\n", " ")))
+        lines.append((setting.task_name, setting.contestant, str(row["seed"]), str(row["error"])))
     return Table("runs that failed: they are in no other table", ("task", "agent, reward", "seed", "error"), tuple(lines))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from textgym.action_masks import hand_on_masks
 from textgym.episode import Episode, Prompt, read_only
 from textgym.rewards import Reward, RewardFn, resolve
 from textgym.task import Task
@@ -45,6 +46,7 @@ class Sequential(Task):
         self.stop, self.length_limit = task.stop, task.length_limit
         self.ended, self.sample, self.success, self.score = task.ended, task.sample, task.success, task.score
         self.metrics, self.demonstrations = task.metrics, task.demonstrations
+        hand_on_masks(task, self)
 
     def rewards(self, episodes: Sequence[Episode]) -> Sequence[Reward]:
         """Score every part by itself, and lay what it earns on its tokens.

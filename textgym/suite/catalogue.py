@@ -1,0 +1,81 @@
+"""The groups of settings that are shipped: ``tiny``, ``standard`` and ``probes``.
+
+Left out on purpose: what a name means to a runner. A user's own group is a file (``group_file``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from textgym.suite.credit_table import CONTESTANTS, EXACT
+from textgym.suite.setting import Block, Group
+
+FORMS = ("scalar", "dense", "streams")
+
+_TINY_MODEL: Mapping[str, Any] = {"layers": 1, "width": 32, "heads": 2, "num_slots": 64, "eval_episodes": 256}
+_TINY_PPO: Mapping[str, Any] = {"episodes_per_update": 64, "minibatch_episodes": 32}
+_MODEL: Mapping[str, Any] = {"layers": 2, "width": 64, "heads": 4, "num_slots": 128, "episodes_per_update": 128}
+_ASSIGNED = ("scalar", "dense", "uniform", "prefix_difference", "leave_one_out")
+_PROBES = dict.fromkeys(("decisive", "joint", "distractors", "reply", "length"), "history") | {
+    "streams": "position",
+    "duel": "position",
+}
+
+
+GROUPS: Mapping[str, Group] = {
+    "tiny": Group(
+        "tiny",
+        "whether it learns, and what the form of the reward does, in minutes",
+        seeds=4,
+        blocks=(
+            Block(
+                "copying",
+                ("scalar", "dense", "uniform", "prefix_difference", "leave_one_out", "shapley"),
+                ("ppo",),
+                2560,
+                task_args={"length": 3, "alphabet": 4},
+                agent_args={"ppo": {**_TINY_PPO, "epochs": 4, "learning_rate": 3e-3}},
+                options={**_TINY_MODEL, "warmup_steps": 0},
+            ),
+            Block(
+                "number_duel",
+                (*FORMS, "sequential"),
+                ("ppo",),
+                1920,
+                agent_args={"ppo": {**_TINY_PPO, "learning_rate": 1e-3}},
+                options={**_TINY_MODEL, "warmup_steps": 150},
+            ),
+        ),
+    ),
+    "standard": Group(
+        "standard",
+        "forms of the reward, assigners and agents on six tasks",
+        seeds=3,
+        blocks=(
+            Block("number_duel", (*FORMS, "sequential"), ("ppo", "reinforce", "rloo"), 5120, options=_MODEL),
+            Block("three_sentences", (*FORMS, "sequential"), ("ppo", "reinforce", "rloo"), 5120, options=_MODEL),
+            Block(
+                "copying",
+                (*_ASSIGNED, "shapley"),
+                ("ppo",),
+                7680,
+                task_args={"length": 4, "alphabet": 6},
+                agent_args={"ppo": {"epochs": 4, "learning_rate": 2e-3}},
+                options={**_MODEL, "warmup_steps": 0},
+            ),
+            Block("brackets", _ASSIGNED, ("ppo",), 5120, options={**_MODEL, "warmup_steps": 60}),
+            Block("chained_arithmetic", _ASSIGNED, ("ppo",), 5120, options=_MODEL),
+            Block("random_walks", _ASSIGNED, ("ppo",), 2800, {"reward": "dense"}),
+        ),
+    ),
+    "probes": Group(
+        "probes",
+        "credit of each assigner against the exact truth, on tasks that can be counted out",
+        seeds=5,
+        blocks=tuple(
+            Block(f"probe_{name}", tuple(CONTESTANTS), (EXACT,), 1, options={"rows": rows}) for name, rows in _PROBES.items()
+        ),
+    ),
+}
+"""Name -> group."""
