@@ -10,7 +10,7 @@ SMALL = {"episodes_per_update": 8, "steps_per_update": 4, "minibatch_episodes": 
 def test_the_policy_is_pi_beta_times_exp_of_beta_times_the_advantage(letters):
     policy, _ = play_kit(letters)
     model = QModel(policy.model, beta=2.0)
-    hidden = torch.randn(3, model.hidden_size, generator=torch.Generator().manual_seed(0))
+    hidden = torch.randn(3, model.policy_size, generator=torch.Generator().manual_seed(0))
     base = policy.model.logits(hidden).softmax(-1)
     assert torch.allclose(model.logits(hidden).softmax(-1), base, atol=1e-6)  # Q starts at 0
     with torch.no_grad():
