@@ -123,7 +123,7 @@ def test_attributes_and_methods_reach_the_vector_environment():
     assert env.get_attr("max_new_tokens") == [5, 5, 5]
     assert env.get_attr("np_random_seed", [2, 0]) == [5, 3]
     assert env.get_attr("action_space", 1) == [env.action_space]
-    assert env.has_attr("rules") and not env.has_attr("action_masks")
+    assert env.has_attr("rules") and not env.has_attr("no_such_thing")
     env.set_attr("note", "x")
     assert env.native.note == "x" and env.get_attr("note", 0) == ["x"]
     with pytest.raises(ValueError, match="share it"):

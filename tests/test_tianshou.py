@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("tianshou")
 from integration_kit import arguments, example
+from textgym_agents.integrations.perceptron import perceptron
 from tianshou.algorithm import PPO
 from tianshou.algorithm.modelfree.reinforce import DiscreteActorPolicy
 from tianshou.algorithm.optim import AdamOptimizerFactory
@@ -26,8 +27,8 @@ def collect(make=EXAMPLE.StreamPPO, episodes=40, hook=None, **more):
     thunk = partial(gym.make, "TextGen-v0", **arguments(**more))
     env = thunk()
     size, (length,) = int(env.action_space.n), env.observation_space.shape
-    policy = DiscreteActorPolicy(actor=EXAMPLE.Net(length, size, size, actor=True), action_space=env.action_space)
-    parts = {"policy": policy, "critic": EXAMPLE.Net(length, size, 1), "optim": AdamOptimizerFactory()}
+    policy = DiscreteActorPolicy(actor=EXAMPLE.Actor(perceptron(length, size, size)), action_space=env.action_space)
+    parts = {"policy": policy, "critic": perceptron(length, size, 1), "optim": AdamOptimizerFactory()}
     algorithm = make(**parts, gamma=0.9, gae_lambda=0.8)
     collector = Collector(policy, DummyVectorEnv([thunk] * 3), VectorReplayBuffer(3000, 3), on_episode_done_hook=hook)
     collector.reset(gym_reset_kwargs={"seed": 0})
