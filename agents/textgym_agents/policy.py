@@ -153,6 +153,7 @@ class CausalLMPolicy:
         # On CUDA the environment looks, with the step's one transfer; it refuses the token V.
         if self._on_host and int(sampled.tokens.numpy().max()) >= self.model.vocab_size:
             self._decoder.cache.clear()  # a masked NaN is a NaN still
+            self._rows = SlotRows(self.num_slots)  # and nothing is cached any more
             raise FloatingPointError("the model's logits are not finite, so no token can be sampled; its weights may be NaN")
         return Step(*sampled)
 
