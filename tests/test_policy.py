@@ -198,6 +198,8 @@ def test_weights_that_are_nan_are_told_and_leave_nothing_behind(letters):
     with pytest.raises(FloatingPointError, match="logits are not finite"):
         policy.act(observe([[2] * 9, [3] * 9]), [0, 1])
     policy.model.load_state_dict(good)
+    texts = {0: [2] * 10, 1: [3] * 10}  # they go on: nothing of them may count as cached
+    check(policy, texts, [0, 1], policy.act(observe(list(texts.values())), [0, 1]))
     policy.reset_slots([0, 1])
     texts = {0: [2, 3], 1: [3] * 8}  # the short text's columns hold what the NaN left
     check(policy, texts, [0, 1], policy.act(observe(list(texts.values())), [0, 1]))

@@ -306,7 +306,7 @@ class DecodeFloor:
 
     No prompt is ever read, no environment stepped, nothing kept. Rows have the lengths that they have in a steady state over
     the load; the table of lengths is made before the clock starts. As plain loops do, attention of all rows reads as many
-    columns as the longest row has, and every operation runs on as many threads as torch has been given.
+    columns as the longest row has; small passes run on one thread where our own do.
     """
 
     def __init__(self, model: ActorCritic, load: Load, slots: int, seed: int) -> None:
