@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from agent_kit import CONTEXT, build_lm
@@ -44,6 +46,9 @@ def test_values_of_a_collection_are_read_in_one_pass_and_those_of_final_states_t
     envs.reset(seed=0)
     rollout = collect(envs, CausalLMPolicy(model, 4), 12)
     assert not rollout.values.any() and rollout.truncated.any() and rollout.terminated.any()
+    assert rollout.num_tokens.min() < rollout.num_tokens.max()
+    ended = torch.arange(len(rollout)) % 2 == 0  # short texts too: their final state stands where others have tokens
+    rollout = replace(rollout, truncated=rollout.truncated | ended)
     values, final_values = Passes(how, 64, 1.0).values(model, rollout, 5)
     assert values.shape == rollout.values.shape and torch.equal(final_values != 0, rollout.truncated)
     for row in range(len(rollout)):
@@ -56,13 +61,17 @@ def test_values_of_a_collection_are_read_in_one_pass_and_those_of_final_states_t
 
 def test_ppo_learns_from_values_that_were_read_afterwards(letters):
     model, _ = build(letters)
-    task = PromptTask(["a", "bcd"], letters, lambda episodes: [1.0] * len(episodes), max_new_tokens=6)
+
+    def pay(episodes):
+        return [float(episode.prompt.text == "a") for episode in episodes]
+
+    task = PromptTask(["a", "bcd"], letters, pay, max_new_tokens=6)
     envs = TextGenVectorEnv(4, task, autoreset_mode=AutoresetMode.DISABLED, output="torch")
     envs.reset(seed=0)
-    config = PPOConfig(episodes_per_update=16, minibatch_episodes=16, learning_rate=3e-3, anneal=False)
+    config = PPOConfig(episodes_per_update=32, minibatch_episodes=16, learning_rate=3e-3, anneal=False)
     ppo = PPO(CausalLMPolicy(model, 4), config)
-    explained = [ppo.update(envs)["value_loss"] for _ in range(8)]
-    assert explained[-1] < 0.5 * explained[0]
+    explained = [ppo.update(envs)["explained_variance"] for _ in range(10)]
+    assert explained[-1] > 0.8 > explained[0]  # values of 0 explain nothing
 
 
 def test_the_value_loss_does_not_reach_the_language_model(letters):
