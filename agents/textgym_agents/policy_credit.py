@@ -89,9 +89,7 @@ class PolicyMonteCarlo(MonteCarlo):
         """Let this policy go on with texts of the task from now on."""
         assert isinstance(self.continuations, _Later)
         sampling = policy.sampling
-        own = CausalLMPolicy(
-            policy.model, _SLOTS, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
-        )
+        own = CausalLMPolicy(policy.model, _SLOTS, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p)
         self.continuations.asked = PolicyContinuations(own, task, _SLOTS)
 
 

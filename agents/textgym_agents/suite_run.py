@@ -105,6 +105,12 @@ def config_of(setting: Setting, seed: int, **changes: Any) -> TrainConfig:
     return replace(base, **{"device": "cpu"} | options | changes, seed=seed, updates=setting.episodes // size)
 
 
+def task_of(setting: Setting) -> Task:
+    """Build the task of a setting in its form of reward."""
+    reward = setting.reward if setting.reward in REWARD_FORMS else make_assigner(setting.reward)
+    return in_form(setting.task, reward, **setting.task_args)
+
+
 class Watched(RewardForm):
     """The same task, which counts the texts that it is asked to judge, and the agent's tokens in them."""
 
@@ -156,8 +162,7 @@ class Curve(Reporter):
 def _learn(job: Job) -> dict[str, Any]:
     transformers_logging.disable_progress_bar()
     setting = job.setting
-    reward = setting.reward if setting.reward in REWARD_FORMS else make_assigner(setting.reward)
-    task = Watched(in_form(setting.task, reward, **setting.task_args))
+    task = Watched(task_of(setting))
     curve = Curve(task)
     job.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=job.work) as folder:

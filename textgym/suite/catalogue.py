@@ -101,7 +101,9 @@ GROUPS: Mapping[str, Group] = {
                 task_args={"length": 3, "alphabet": 4},
             ),
             _small("brackets", ("scalar", "dense", *_SPLITS, "shapley", "monte_carlo"), 1920, warmup=40),
-            _small("random_walks", ("scalar", "dense", *_SPLITS, "monte_carlo"), 2560, warmup=300, task_args={"reward": "dense"}),
+            _small(
+                "random_walks", ("scalar", "dense", *_SPLITS, "monte_carlo"), 2560, warmup=300, task_args={"reward": "dense"}
+            ),
             _small("guess_number", ("scalar", "dense", *_SPLITS, "monte_carlo"), 2560, warmup=150),
             _small("sentiment", ("scalar", "dense", *_SPLITS), 1920, warmup=150),
             _small(
