@@ -100,10 +100,20 @@ GROUPS: Mapping[str, Group] = {
                 ppo={"epochs": 4, "learning_rate": 3e-3},
                 task_args={"length": 3, "alphabet": 4},
             ),
+            _small(
+                "copying",
+                ("dense",),
+                2560,
+                warmup=0,
+                ppo={"epochs": 4, "learning_rate": 3e-3, "gamma": 0.0},
+                task_args={"length": 3, "alphabet": 4},
+            ),
             _small("brackets", ("scalar", "dense", *_SPLITS, "shapley", "monte_carlo"), 1920, warmup=40),
+            _small("brackets", ("dense",), 1920, warmup=40, ppo={"gamma": 0.0}),
             _small(
                 "random_walks", ("scalar", "dense", *_SPLITS, "monte_carlo"), 2560, warmup=300, task_args={"reward": "dense"}
             ),
+            _small("random_walks", ("dense",), 2560, warmup=300, ppo={"gamma": 0.0}, task_args={"reward": "dense"}),
             _small("guess_number", ("scalar", "dense", *_SPLITS, "monte_carlo"), 2560, warmup=150),
             _small("sentiment", ("scalar", "dense", *_SPLITS), 1920, warmup=150),
             _small(

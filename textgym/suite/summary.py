@@ -55,20 +55,27 @@ def failed(rows: Iterable[Row]) -> list[Row]:
 def by_task(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
     """Sort runs that learned: task -> contestant -> its runs, ordered by seed.
 
-    Where settings of one task have the same agent and reward, and differ in something else, the key tells them apart.
+    Where settings of one task have the same agent and reward, the later ones' names say in what they differ from the first.
     """
     found: dict[str, dict[str, list[Row]]] = {}
-    owner: dict[tuple[str, str], str] = {}
+    first: dict[tuple[str, str], Setting] = {}
     for row in learned(rows):
         setting = setting_of(row)
         task, name = setting.task_name, setting.contestant
-        if owner.setdefault((task, name), row["key"]) != row["key"]:
-            name = f"{name} ({row['key']})"
+        owner = first.setdefault((task, name), setting)
+        if owner.key != setting.key:
+            name = f"{name} ({_difference(setting, owner)})"
         found.setdefault(task, {}).setdefault(name, []).append(row)
     for contestants in found.values():
         for each in contestants.values():
             each.sort(key=lambda row: row["seed"])
     return found
+
+
+def _difference(setting: Setting, other: Setting) -> str:
+    ours, theirs = ({"episodes": each.episodes, **each.options, **each.agent_args} for each in (setting, other))
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    return ", ".join(f"{name}={ours.get(name, 'default')}" for name in names)
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
