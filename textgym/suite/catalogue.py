@@ -114,7 +114,7 @@ GROUPS: Mapping[str, Group] = {
                 "random_walks", ("scalar", "dense", *_SPLITS, "monte_carlo"), 2560, warmup=300, task_args={"reward": "dense"}
             ),
             _small("random_walks", ("dense",), 2560, warmup=300, ppo={"gamma": 0.0}, task_args={"reward": "dense"}),
-            _small("guess_number", ("scalar", "dense", *_SPLITS, "monte_carlo"), 2560, warmup=150),
+            _small("guess_number", ("scalar", "dense", *_SPLITS), 2560, warmup=150),
             _small("sentiment", ("scalar", "dense", *_SPLITS), 1920, warmup=150),
             _small(
                 "json_record",
