@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,9 +77,18 @@ def test_short_names_of_both_kinds_are_known():
 
 @pytest.mark.parametrize("name", ["attention", "monte_carlo"])
 def test_a_run_hands_the_policy_over(tmp_path, name):
-    small = {"layers": 1, "width": 16, "heads": 2, "num_slots": 8, "warmup_steps": 0, "eval_episodes": 8, "updates": 2}
-    config = TrainConfig(task="copying", task_args={"length": 2}, assigner=name, out=tmp_path / name, device="cpu", **small)
-    done = train(config)
+    small: dict[str, Any] = {
+        "layers": 1,
+        "width": 16,
+        "heads": 2,
+        "num_slots": 8,
+        "warmup_steps": 0,
+        "eval_episodes": 8,
+        "updates": 2,
+    }
+    done = train(
+        TrainConfig(task="copying", task_args={"length": 2}, assigner=name, out=tmp_path / name, device="cpu", **small)
+    )
     rewards = [release.token_rewards for _, release in done.examples_after]
     assert len(rewards) == 4
     assert all(np.isfinite(each).all() for each in rewards)
