@@ -1,4 +1,4 @@
-"""Look whether a collection can teach at all: what its texts earn in total may be the same whatever is said.
+"""Look whether a collection can teach: its texts may all earn the same, or their credit stand where its tokens cannot see it.
 
 Left out on purpose: choosing streams. Which tokens belong together is the task's to say.
 """
@@ -11,8 +11,9 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from textgym.credit import Assigner
+from textgym.credit import Assigner, warn_non_causal, warn_unpaid_streams
 from textgym.rules import Rules
+from textgym_agents.groups import rewards_to_go, stream_sums
 from textgym_agents.rollout import Rollout
 
 
@@ -48,3 +49,24 @@ def warn_constant_total(rollout: Rollout) -> None:
         ConstantTotalWarning,
         stacklevel=3,
     )
+
+
+def warn_credit(assigner: Assigner | None, rollout: Rollout, *, reward_to_go: bool) -> None:
+    """Warn where an assigner's shares stand where the tokens that earned them do not see them (``textgym.credit.warning``).
+
+    Args:
+        assigner: the task's; None: it has none.
+        rollout: what was collected: the streams of its texts, and whether anything is booked before the last token of its
+            stream, count. A share at the end of its stream is seen by all of the stream, as whole-stream returns are.
+        reward_to_go: whether a token learns from the rewards of its stream from itself on, and not from all of them.
+    """
+    if assigner is None:
+        return
+    mask, streams = rollout.agent_mask, rollout.streams
+    first = streams.masked_fill(~mask, torch.iinfo(streams.dtype).max).amin(1, keepdim=True)
+    several = bool((mask & (streams != first)).any())
+    if several:
+        warn_unpaid_streams(assigner, stacklevel=4)
+    tables = rollout.token_rewards.double(), streams, mask
+    if reward_to_go and (rewards_to_go(*tables) - stream_sums(*tables)).abs().max() > 1e-5 * tables[0].abs().max():
+        warn_non_causal(assigner, stacklevel=4, several_streams=several)
