@@ -121,7 +121,8 @@ class PPO:
         # 1) collect: play, and read what was released
         rollout = self._collector_of(envs).collect(config.episodes_per_update)
         collected = time.perf_counter()
-        warn_constant_total(rollout)
+        if self._progress["update"] == rollout.version == 0:  # later it may be that the task is solved
+            warn_constant_total(rollout)
         warn_credit(assigner_of(envs), rollout, reward_to_go=config.credit == "reward_to_go")
         rollout, weights = self._as_evaluated(rollout)
         # 2) reward: what was released, and the price of leaving the reference, in the token's own stream
