@@ -68,6 +68,7 @@ def test_files_of_the_environment_import_only_what_comes_before_them():
             "wrappers",
             "vector_wrappers",
             "probes",
+            "assigner_probes",
             "checks",
         ],
     ]

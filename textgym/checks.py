@@ -1,7 +1,8 @@
 """The contract as functions that users call: three lines in a test suite of their own, or ``textgym check module:Task``.
 
 Left out on purpose: judgement. A check says whether a task keeps what it promises; whether the promise is a good one is
-seen by training on it. ``probes`` has the checks one by one.
+seen by training on it. ``probes`` and ``assigner_probes`` have the
+checks one by one.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from textgym.assigner_probes import ASSIGNER_CHECKS
 from textgym.credit import Assigner
 from textgym.episode import Release
 from textgym.ledger import Ledger
 from textgym.probes import (
-    ASSIGNER_CHECKS,
     REWARD_CHECKS,
     TASK_CHECKS,
     Probe,
