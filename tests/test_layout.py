@@ -43,6 +43,7 @@ def test_files_of_the_environment_import_only_what_comes_before_them():
             "episode",
             "tokenizer",
             "action_masks",
+            "names",
             "prompts",
             "rewards",
             "parts",

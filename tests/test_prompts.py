@@ -12,8 +12,7 @@ import pytest
 
 import textgym
 from textgym import Prompt, PromptTask, TextTokenizer
-from textgym.prompts import as_prompt, read_prompts
-from textgym.task import encode_prompt
+from textgym.prompts import as_prompt, encode_prompt, read_prompts
 
 ROWS = [{"prompt": letter * (1 + number % 3), "answer": number, "tags": [letter]} for number, letter in enumerate("abcdefgh")]
 
@@ -152,3 +151,14 @@ def test_parquet_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ImportError, match=r"textgym\[data\]"):
         read_prompts(tmp_path / "p.parquet")
+
+
+def test_empty_prompt_starts_from_begin_of_text(letters):
+    assert np.asarray(encode_prompt(Prompt(""), letters).ids).tolist() == [letters.bos_token_id]
+    assert np.asarray(encode_prompt(Prompt("ab"), letters).ids).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("ids", [[], [99], [-1], [[1]], [2.9]])
+def test_prompt_ids_that_are_no_tokens_are_refused(letters, ids):
+    with pytest.raises(ValueError, match="allowed are one or more of"):
+        encode_prompt(Prompt("x", ids), letters)
