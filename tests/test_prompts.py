@@ -147,6 +147,15 @@ def test_a_broken_or_empty_file_is_named(tmp_path):
         read_prompts(tmp_path / "p.jsonl")
 
 
+def test_a_file_without_a_column_of_prompts_is_named_with_its_line_and_columns(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a", "answer": 1}\n"b"\n{"question": "c", "answer": 2}\n')
+    with pytest.raises(ValueError, match=r"p\.jsonl, line 3 has no column 'prompt'; it has 'question', 'answer': rename"):
+        read_prompts(tmp_path / "p.jsonl")
+    pq.write_table(pa.Table.from_pylist([{"question": "c", "answer": 2}]), tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match=r"p\.parquet has no column 'prompt'; it has 'question', 'answer': rename"):
+        read_prompts(tmp_path / "p.parquet")
+
+
 def test_parquet_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ImportError, match=r"textgym\[data\]"):

@@ -11,6 +11,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+_ADAPTERS = {
+    "TRL's: wrap it, textgym.integrations.reward_functions.trl_rewards(function)": ("completions", "completion_ids"),
+    "trlX's: wrap it, textgym.integrations.reward_functions.trlx_rewards(function, tokenizer)": ("samples", "outputs"),
+}
+"""Whose reward functions take arguments of these names, and what makes them ``reward_fn``."""
+
 
 def resolve_name(name: str) -> Any:
     """Import ``"module:Name"`` and return the object.
@@ -53,6 +59,31 @@ def check_arguments(factory: Callable[..., Any], *args: Any, **kwargs: Any) -> N
         unknown = [key for key in kwargs if key not in known]
         hint = did_you_mean(unknown[0], known) if unknown else ""
         raise ValueError(f"{name}: {error}{hint}; its arguments are {', '.join(known) or 'none'}") from None
+
+
+def check_reward_function(function: Callable[..., Any], name: str) -> None:
+    """Check that a reward function can be called with a list of episodes, and was not written to be called by another library.
+
+    Raises:
+        ValueError: it takes other arguments; names the adapter where they are those of TRL or trlX.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    parameters = signature.parameters.values()
+    theirs = [adapter for adapter, words in _ADAPTERS.items() if {*words} & {parameter.name for parameter in parameters}]
+    try:
+        signature.bind([])
+        # One name may be anybody's; with "**columns" it is called by names, as those libraries do.
+        fits = not theirs or all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    except TypeError:
+        fits = False
+    if fits:
+        return
+    written = f"{getattr(function, '__name__', type(function).__name__)}{signature}"
+    hint = f"; it looks like one of {theirs[0]}" if theirs else ""
+    raise ValueError(f"{name} is {written}, and is called with one argument, a list of episodes{hint}")
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

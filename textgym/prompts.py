@@ -178,6 +178,7 @@ def _json_lines(path: str | Path) -> list[Any]:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path}, line {number} is no JSON ({error}); give one prompt a line") from error
+            _check_column(rows[-1], f"{path}, line {number}")
     return rows
 
 
@@ -186,4 +187,13 @@ def _parquet(path: str | Path) -> list[Any]:
         parquet = importlib.import_module("pyarrow.parquet")
     except ModuleNotFoundError as error:
         raise ImportError("Parquet needs pyarrow, which is not installed: pip install 'textgym[data]'") from error
-    return parquet.ParquetFile(path).read().to_pylist()
+    table = parquet.ParquetFile(path).read()
+    _check_column(dict.fromkeys(table.column_names), str(path))
+    return table.to_pylist()
+
+
+def _check_column(row: Any, where: str) -> None:
+    """Raise ValueError where a file's row has columns and none of them is the prompt's; a row of messages has none."""
+    if isinstance(row, Mapping) and PROMPT not in row and {*row} != {"role", "content"}:
+        columns = ", ".join(map(repr, row)) or "none"
+        raise ValueError(f"{where} has no column {PROMPT!r}; it has {columns}: rename the one that holds the prompt")

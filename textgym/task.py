@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 from textgym.action_masks import MaskTable
 from textgym.credit import Assigned
 from textgym.episode import Episode, Prompt
-from textgym.names import check_arguments, did_you_mean, resolve_name
+from textgym.names import check_arguments, check_reward_function, did_you_mean, resolve_name
 from textgym.parts import combine
 from textgym.prompts import PromptLike, check_room, encode_prompt, ids_of, read_prompts
 from textgym.rewards import Reward, RewardFn, StreamsFn
@@ -181,6 +181,11 @@ class PromptTask(Task):
             if not callable(function):
                 what = "a list of episodes" if name in ("reward_fn", "streams_fn", "score_fn") else "one episode"
                 raise ValueError(f"{name} is {function!r}; give a function of {what}, or its name 'module:Name'")
+        if isinstance(reward_fn, Mapping):
+            for name, function in reward_fn.items():
+                check_reward_function(_named(function), f"criterion {name!r}")
+        else:
+            check_reward_function(functions["reward_fn"], "reward_fn")
         self.assigner = assigner
         if isinstance(functions["reward_fn"], Assigned):  # its two halves, so that the ledger knows of both
             if assigner is not None:
