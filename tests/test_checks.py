@@ -8,8 +8,7 @@ import torch
 
 import textgym
 from textgym import PromptTask, Span, Task
-from textgym.checks import CheckError, check_assigner, check_rewards, check_task, report_task
-from textgym.credit import Last, Uniform
+from textgym.checks import CheckError, check_rewards, check_task, report_task
 from textgym.parts import pay, sentences
 from textgym.tasks import TASKS
 
@@ -303,35 +302,6 @@ def test_a_reward_function_is_checked_on_texts_and_random_samples():
     with pytest.raises(CheckError, match="only_of_a fails") as error:
         check_rewards(only_of_a, tokenizer, texts=["abc"])
     assert "rewards" in error.value.names
-
-
-class Half(Last):
-    def __call__(self, scores, episodes):
-        return super().__call__([score / 2 for score in scores], episodes)
-
-
-class Hidden(Uniform):
-    causal = True
-
-
-class Undeclared:
-    def __call__(self, scores, episodes):
-        return Last()(scores, episodes)
-
-
-class Wide(Last):
-    def __call__(self, scores, episodes):
-        return [np.append(paid, 0.0) for paid in super().__call__(scores, episodes)]
-
-
-@pytest.mark.parametrize(
-    ("assigner", "name"),
-    [(Half(), "conservation"), (Hidden(), "causality"), (Undeclared(), "declarations"), (Wide(), "rewards")],
-)
-def test_an_assigner_that_is_not_what_it_declares_is_caught_by_name(assigner, name):
-    with pytest.raises(CheckError) as error:
-        check_assigner(assigner, Good().tokenizer, texts=["abc"])
-    assert error.value.names[0] == name
 
 
 def test_right_tasks_of_odd_shapes_pass():

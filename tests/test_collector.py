@@ -436,3 +436,43 @@ def test_a_policy_is_told_lengths_by_name_and_may_count_in_float64(letters):
     rollout = collect(envs_of(letters, 2), Keyword([2, 1, 3], 2), 3)
     assert rollout.num_tokens.tolist() == [2, 1, 3]
     assert rollout.logprobs.dtype is torch.float32
+
+
+def test_late_errors_of_a_collection_that_was_given_up_do_not_end_the_next_one_F29(letters):
+    """Two rewards of one collection fail: the first ends it, and the second is told of when another begins."""
+
+    def flaky(episodes):
+        if any("h" in episode.text for episode in episodes):
+            raise RuntimeError("judge is down")
+        return [1.0] * len(episodes)
+
+    envs = textgym.TextGenVectorEnv(
+        3,
+        PromptTask(["a"], letters, flaky, max_new_tokens=8),
+        autoreset_mode=AutoresetMode.DISABLED,
+        output="torch",
+        reward_workers=1,
+    )
+    envs.reset(seed=0)
+    h = int(letters.encode("h")[0])
+
+    class Writes(Scripted):
+        """The first two slots write an h where they are told to."""
+
+        bad = True
+
+        def act(self, obs, slots):
+            step = super().act(obs, slots)
+            tokens = torch.where(torch.from_numpy((np.asarray(slots) < 2) & self.bad) & (step.tokens != 1), h, step.tokens)
+            return Step(tokens, step.logprobs, step.values)
+
+    policy = Writes([2, 2, 2] * 4, 3)
+    with pytest.raises(RuntimeError, match="judge is down") as error:
+        collect(envs, policy, 3)
+    assert "3 episodes of the collection had ended and are given up with it" in "".join(error.value.__notes__)
+    policy.bad = False
+    with pytest.warns(RuntimeWarning, match="given up before this one.*judge is down") as said:
+        rollout = collect(envs, policy, 6)
+    assert len(said) == 1
+    assert rollout.token_rewards.sum(1).tolist() == [1.0] * 6
+    envs.close()

@@ -13,7 +13,7 @@ from textgym.assign import TaskScore
 from textgym.credit import MonteCarlo, prefix
 from textgym.exact import Enumeration
 from textgym.probes import play_random
-from textgym.rules import Rules
+from textgym.rules import RUNNING, Rules
 
 
 class Table:
@@ -86,3 +86,21 @@ def test_an_environment_uses_it_while_it_plays(letters):
         *_, info = env.step(int(token))
     assert float(textgym.release(info).token_rewards.sum()) == pytest.approx(3.0, abs=1e-6)
     assert assigner.reward_calls == 6
+
+
+def test_texts_end_at_the_environments_own_limit_and_keep_to_its_action_masks(letters):
+    """Continued past what the environment allows, texts would be judged that it never ends with."""
+    task = PromptTask(["a"], letters, lambda e: [float(len(x.ids)) for x in e], max_new_tokens=8)
+    task.token_masks = np.isin(np.arange(len(letters)), letters.encode("abc"))  # so that only the limit ends a text
+    policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 2)
+    go_on = PolicyContinuations(policy, task, 2, max_episode_steps=3)
+    assigner = MonteCarlo(continuations=go_on, k=8)
+    env = textgym.TextGenEnv(task, max_episode_steps=3, assigner=assigner)
+    env.reset(seed=0)
+    info = {}
+    for token in letters.encode("abc"):
+        *_, info = env.step(int(token))
+    assert textgym.release(info).token_rewards.tolist() == [3.0, 0.0, 0.0]
+    begun = Rules(task).episode(task.prompts[0], letters.encode("a"), RUNNING, 0)
+    (continued,) = go_on([begun], 20)
+    assert {*"".join(text.text for text in continued)} == {*"abc"}

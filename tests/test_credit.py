@@ -8,8 +8,8 @@ import pytest
 from conftest import build_episode
 from credit_kit import assigners, random_episode, random_scores, worst_gap
 
-from textgym import PromptTask, TextGenEnv, TextGenVectorEnv, release, releases
-from textgym.checks import check_assigner, check_task
+from textgym import PromptTask, TextGenEnv, TextGenVectorEnv, TextTokenizer, release, releases
+from textgym.checks import CheckError, check_assigner, check_task
 from textgym.credit import ASSIGNERS, Assigner
 from textgym.credit import __all__ as exported
 
@@ -32,9 +32,20 @@ def test_all_of_them_are_found_and_exported():
     assert len(ALL) >= 15
 
 
-def test_it_is_what_it_declares(assigner, letters):
+def test_it_is_what_it_declares(assigner):
     assert isinstance(assigner, Assigner)
-    check_assigner(assigner, letters, texts=["abc", "a", "ab cd. e"])
+    check_assigner(assigner, texts=["abc", "a", "ab cd. e"])
+
+
+def test_it_is_what_it_declares_over_bytes_that_share_characters(request, assigner, byte_bpe):
+    """But for one thing: a later byte decides whether a character was done, so where its tokens are paid is not causal."""
+    tokenizer = TextTokenizer(byte_bpe, eos_token_id=0)
+    if request.node.callspec.params["assigner"] not in ("PrefixDifference", "MonteCarlo"):
+        check_assigner(assigner, tokenizer, texts=["🦊", "a🦊", "é"], episodes=8)
+        return
+    with pytest.raises(CheckError) as error:
+        check_assigner(assigner, tokenizer, texts=["🦊", "a🦊", "é"], episodes=8)
+    assert error.value.names == ["causality"]
 
 
 def test_the_sum_is_kept_in_float32(assigner):

@@ -43,6 +43,7 @@ def test_files_of_the_environment_import_only_what_comes_before_them():
             "episode",
             "tokenizer",
             "action_masks",
+            "names",
             "prompts",
             "rewards",
             "parts",
@@ -68,6 +69,7 @@ def test_files_of_the_environment_import_only_what_comes_before_them():
             "wrappers",
             "vector_wrappers",
             "probes",
+            "assigner_probes",
             "checks",
         ],
     ]
@@ -144,3 +146,8 @@ def test_nothing_speaks_of_absolute_paths():
     for path in [*ENVIRONMENT, *AGENTS, *EXAMPLES, *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for word in ("/" + "work/", "/" + "root/", "/" + "tmp/"):
             assert word not in path.read_text(), path
+
+
+def test_names_of_tests_hold_no_address_so_that_processes_collect_the_same(request):
+    """Several processes (``pytest -n 2``) refuse to run names that differ between them; sees what is collected with it."""
+    assert not [item.nodeid for item in request.session.items if " at 0x" in item.nodeid]

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import textgym_agents.player
 import torch
 from textgym_agents import tiny_gpt2
 from textgym_agents.player import Player
@@ -64,3 +65,17 @@ def test_it_ends_with_the_models_context(folder, tmp_path):
     assert len(player.tokenizer.encode(player("A: 47\n"))) == 9 - 7
     with pytest.raises(ValueError, match="has 11 tokens but the player's model was made for 9"):
         player("A: 47\nB: f")
+
+
+def test_what_it_said_is_kept_of_the_latest_texts_alone(folder, monkeypatch):
+    monkeypatch.setattr(textgym_agents.player, "REMEMBERED", 3)
+    player = Player(folder, max_new_tokens=1)
+    asked = []
+    monkeypatch.setattr(player, "_say", lambda text, say=player._say: asked.append(text) or say(text))
+    said = {text: player(text) for text in ("A", "B", "A", ":", "1", "2")}
+    assert asked == ["A", "B", ":", "1", "2"]
+    assert [*player._said] == [":", "1", "2"]  # B and A are the oldest
+    assert player(":") == said[":"]
+    assert player("A") == said["A"]
+    assert asked[5:] == ["A"]
+    assert [*player._said] == ["2", ":", "A"]

@@ -22,7 +22,7 @@ from textgym_agents.rollout import Rollout
 
 import textgym
 from textgym import PromptTask, Task
-from textgym.credit import KeepLast, NonCausalCreditWarning, Uniform
+from textgym.credit import KeepLast, NonCausalCreditWarning, Uniform, UnpaidStreamsWarning
 
 SMALL = {"episodes_per_update": 8, "minibatch_episodes": 4, "epochs": 2}
 
@@ -489,6 +489,16 @@ def test_a_share_that_reward_to_go_can_erase_is_warned_about_unless_whole_stream
         assert not torch.equal(before, weights(agent))
 
 
+def test_a_share_on_the_last_token_does_not_repair_several_streams_F08(letters):
+    halves = {"streams_fn": lambda e: [(np.arange(len(x.ids)) >= 2).astype(int) for x in e]}
+    agent, envs = prepare(letters, assigner=KeepLast(Uniform()), **halves)
+    with pytest.warns(NonCausalCreditWarning, match="only that token's own stream sees the 0.5"):
+        agent.learn(envs, 8)
+    agent, envs = prepare(letters, assigner="last", **halves)
+    with pytest.warns(UnpaidStreamsWarning, match="all but that token's stream earn nothing"):
+        agent.learn(envs, 8)
+
+
 def test_a_constant_total_in_one_stream_is_warned_about_F07(letters):
     def share(episode):
         first = float(episode.ids[0] % 3) + 0.5
@@ -497,3 +507,4 @@ def test_a_constant_total_in_one_stream_is_warned_about_F07(letters):
     agent, envs = prepare(letters, lambda e: [share(x) if len(x.ids) > 1 else 0.0 for x in e])
     with pytest.warns(ConstantTotalWarning, match="Choose streams"):
         agent.update(envs)
+    agent.update(envs)  # said once: later it may be that a task is solved; a warning would be an error here

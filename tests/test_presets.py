@@ -27,7 +27,7 @@ class Mine:
     """A task from outside the package."""
 
 
-@pytest.mark.parametrize("name", NAMES, ids=str)
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: name if isinstance(name, str) else type(name).__name__)
 def test_every_name_of_a_task_leads_to_the_same_settings(name):
     assert preset(name) == TrainConfig(task=name, **PRESETS["random_walks"])
 

@@ -12,8 +12,7 @@ import pytest
 
 import textgym
 from textgym import Prompt, PromptTask, TextTokenizer
-from textgym.prompts import as_prompt, read_prompts
-from textgym.task import encode_prompt
+from textgym.prompts import as_prompt, encode_prompt, read_prompts
 
 ROWS = [{"prompt": letter * (1 + number % 3), "answer": number, "tags": [letter]} for number, letter in enumerate("abcdefgh")]
 
@@ -148,7 +147,27 @@ def test_a_broken_or_empty_file_is_named(tmp_path):
         read_prompts(tmp_path / "p.jsonl")
 
 
+def test_a_file_without_a_column_of_prompts_is_named_with_its_line_and_columns(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a", "answer": 1}\n"b"\n{"question": "c", "answer": 2}\n')
+    with pytest.raises(ValueError, match=r"p\.jsonl, line 3 has no column 'prompt'; it has 'question', 'answer': rename"):
+        read_prompts(tmp_path / "p.jsonl")
+    pq.write_table(pa.Table.from_pylist([{"question": "c", "answer": 2}]), tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match=r"p\.parquet has no column 'prompt'; it has 'question', 'answer': rename"):
+        read_prompts(tmp_path / "p.parquet")
+
+
 def test_parquet_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ImportError, match=r"textgym\[data\]"):
         read_prompts(tmp_path / "p.parquet")
+
+
+def test_empty_prompt_starts_from_begin_of_text(letters):
+    assert np.asarray(encode_prompt(Prompt(""), letters).ids).tolist() == [letters.bos_token_id]
+    assert np.asarray(encode_prompt(Prompt("ab"), letters).ids).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("ids", [[], [99], [-1], [[1]], [2.9]])
+def test_prompt_ids_that_are_no_tokens_are_refused(letters, ids):
+    with pytest.raises(ValueError, match="allowed are one or more of"):
+        encode_prompt(Prompt("x", ids), letters)

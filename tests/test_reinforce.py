@@ -6,6 +6,7 @@ from textgym_agents.groups import rewards_to_go
 from textgym_agents.reinforce import Reinforce, ReinforceConfig
 
 from textgym import Span
+from textgym.credit import NonCausalCreditWarning
 
 SMALL = {"episodes_per_update": 8}
 
@@ -88,3 +89,9 @@ def test_where_sampling_leaves_tokens_out_they_are_weighted(letters):
     weights = (logprobs.detach() - rollout.logprobs).exp()
     (-(weights * returns * logprobs)[rollout.agent_mask].mean()).backward()
     assert torch.allclose(gradients(policy), gradients(other), atol=1e-5)
+
+
+def test_a_share_that_reward_to_go_can_erase_is_warned_about_F08(letters):
+    policy, envs = play_kit(letters, assigner="uniform")
+    with pytest.warns(NonCausalCreditWarning, match="Uniform is not causal"):
+        Reinforce(policy, ReinforceConfig(**SMALL)).learn(envs, 8)

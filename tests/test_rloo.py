@@ -1,9 +1,13 @@
+import warnings
+
 import pytest
 import torch
 from agent_kit import CONTEXT, build_lm, build_rollout, gradients, play_kit, weights
 from textgym_agents import ActorCritic, CausalLMPolicy, collect
 from textgym_agents.best_of_n import BestOfN, BestOfNConfig
 from textgym_agents.rloo import GRPO, RLOO, GRPOConfig, RLOOConfig
+
+from textgym.credit import NonCausalCreditWarning
 
 SMALL = {"episodes_per_update": 8, "minibatch_episodes": 8}
 
@@ -123,3 +127,12 @@ def test_where_sampling_leaves_tokens_out_ratios_start_at_1_and_tokens_are_weigh
     assert (weights[mask] < 0.999).any()
     (-(weights * advantages[:, None] * logprobs)[mask].mean()).backward()
     assert torch.allclose(gradients(policy), gradients(other), atol=1e-5)
+
+
+def test_a_share_booked_too_early_is_warned_about_where_rewards_to_go_are_compared_F08(letters):
+    for credit, warned in (("rest", [NonCausalCreditWarning]), ("stream", [])):
+        policy, envs = play_kit(letters, group_size=2, assigner="uniform")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            RLOO(policy, RLOOConfig(credit=credit, **SMALL)).learn(envs, 8)
+        assert [each.category for each in said] == warned

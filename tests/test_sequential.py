@@ -105,3 +105,37 @@ def test_parts_whose_spans_name_streams_are_refused():
     task = Sequential(ThreeSentences(), lambda parts: [[Span(0, len(p.text), 1.0, stream=7)] if p.text else 0.0 for p in parts])
     with pytest.raises(ValueError, match="part 0 of episode 0 has spans that name a stream"):
         play_text(task, " cats see. we.")
+
+
+def test_criteria_of_parts_are_those_of_the_text_and_its_ledger_knows_them():
+    def judge(parts):
+        return [
+            {"length": float(len(p.text)), "verb": 2.0 if "see" in p.text else []} if p.text else {"end": [1.0]} for p in parts
+        ]
+
+    release = play_text(Sequential(ThreeSentences(), judge), " cats see. we.")
+    assert dict(release.criteria) == {"length": 14.0, "verb": 2.0, "end": 1.0}
+    assert release.token_rewards.tolist() == [0, 0, 10 + 2, 0, 4, 1]
+    assert (release.ledger.asked, dict(release.ledger.accounts)) == (17.0, {})
+    silent = play_text(Sequential(ThreeSentences(), lambda parts: [{"length": 1.0, "verb": []} for _ in parts]), " we.")
+    assert (dict(silent.criteria), dict(silent.ledger.accounts)) == ({"length": 2.0, "verb": 0.0}, {"nothing": 0.0})
+    nothing = play_text(Sequential(ThreeSentences(), lambda parts: [[] for _ in parts]), " we.")
+    assert (dict(nothing.criteria), dict(nothing.ledger.accounts)) == ({}, {"nothing": 0.0})
+
+
+def test_weights_of_criteria_are_those_of_whoever_sets_them():
+    task = Sequential(ThreeSentences(), lambda parts: [{"length": float(len(p.text))} for p in parts])
+    task.weights = {"length": 0.5}
+    release = play_text(task, " cats see. we.")
+    assert release.token_rewards.tolist() == [0, 0, 5, 0, 2, 0]
+    assert (release.ledger.asked, dict(release.ledger.accounts)) == (14.0, {"weight/length": 7.0})
+
+
+def test_named_and_unnamed_rewards_of_one_text_are_refused_but_for_nothing():
+    for rest, refused in ((1.0, True), (0.0, False), ([], False)):
+        task = Sequential(ThreeSentences(), lambda parts, rest=rest: [{"x": 2.0} if p.text else rest for p in parts])
+        if refused:
+            with pytest.raises(ValueError, match=r"episode 0 earn 1.0 without a name and something under the criteria x; give"):
+                play_text(task, " we.")
+        else:
+            assert dict(play_text(task, " we.").criteria) == {"x": 2.0}

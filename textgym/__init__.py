@@ -11,9 +11,10 @@ from textgym.env import TextGenEnv
 from textgym.episode import Episode, Prompt, Release, Span
 from textgym.info import dropped, release, releases
 from textgym.ledger import Ledger
+from textgym.names import resolve_name
 from textgym.reward_form import RewardForm
 from textgym.rewards import resolve
-from textgym.task import PromptTask, Task, resolve_name, resolve_task
+from textgym.task import PromptTask, Task, resolve_task
 from textgym.tasks import TASKS
 from textgym.tokenizer import TextTokenizer, symbol_tokenizer
 from textgym.vector import TextGenVectorEnv

@@ -15,8 +15,9 @@ import numpy as np
 
 from textgym.credit import ASSIGNERS, Assigner, bind
 from textgym.episode import Episode
+from textgym.names import check_arguments, resolve_name
 from textgym.rewards import Resolved, check_ledger, resolve
-from textgym.task import Task, check_arguments, resolve_name
+from textgym.task import Task
 
 
 @dataclass(frozen=True)

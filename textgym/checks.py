@@ -1,7 +1,8 @@
 """The contract as functions that users call: three lines in a test suite of their own, or ``textgym check module:Task``.
 
 Left out on purpose: judgement. A check says whether a task keeps what it promises; whether the promise is a good one is
-seen by training on it. ``probes`` has the checks one by one.
+seen by training on it. ``probes`` and ``assigner_probes`` have the
+checks one by one.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from textgym.credit import Assigner
+from textgym.assigner_probes import ASSIGNER_CHECKS, some_score, with_replies
+from textgym.credit import Assigner, Scores, bind
 from textgym.episode import Release
 from textgym.ledger import Ledger
 from textgym.probes import (
-    ASSIGNER_CHECKS,
     REWARD_CHECKS,
     TASK_CHECKS,
     Probe,
@@ -27,7 +28,7 @@ from textgym.probes import (
 )
 from textgym.rules import Rules
 from textgym.task import PromptTask
-from textgym.tokenizer import TextTokenizer
+from textgym.tokenizer import TextTokenizer, symbol_tokenizer
 
 
 @dataclass(frozen=True)
@@ -130,21 +131,33 @@ def check_rewards(
     return _raise_faults(report, getattr(reward_fn, "__name__", type(reward_fn).__name__))
 
 
-def check_assigner(assigner: Assigner, tokenizer: Any, *, texts: Sequence[str] = (), episodes: int = 32) -> Report:
+def check_assigner(
+    assigner: Assigner, tokenizer: Any = None, *, texts: Sequence[str] = (), score: Scores | None = None, episodes: int = 32
+) -> Report:
     """Check that a credit assigner is what it declares: ``conserves``, ``causal``; and pays the agent's tokens only.
+
+    Also that it gives finite numbers, one per token, for texts of every kind (empty ones, of one token, with tokens of the
+    environment's), the same ones for the same text whatever stands beside it in the batch, and leaves its arguments alone.
 
     Args:
         assigner: see ``textgym.credit.Assigner``.
-        tokenizer: of the texts that are judged.
+        tokenizer: of the texts that are judged; default: one of letters.
         texts: responses; random samples of the tokenizer come on top.
+        score: what an assigner asks that scores parts of texts and has no score of its own; default: one of any text.
         episodes: how many random ones.
 
     Raises:
         CheckError: names each check that failed and says what to do.
     """
-    rules = Rules(PromptTask([""], tokenizer, lambda played: [0.0] * len(played)))
-    probe = Probe(rules, 0, assigner)
-    report = _run(ASSIGNER_CHECKS, probe, lambda: [*play_texts(rules, texts), *play_random(rules, episodes, 0)])
+    tokenizer = TextTokenizer(symbol_tokenizer([*"abcdefgh .\n"]) if tokenizer is None else tokenizer)
+    room = max([8, *(len(tokenizer.encode(text)) + 1 for text in texts)])
+    rules = Rules(PromptTask([""], tokenizer, lambda played: [0.0] * len(played), max_new_tokens=room))
+
+    def play() -> list[Sampled]:
+        played = [*play_texts(rules, texts), *play_random(rules, episodes, 0)]
+        return [*played, *with_replies(rules, played)]
+
+    report = _run(ASSIGNER_CHECKS, Probe(rules, 0, bind(assigner, score or some_score)), play)
     return _raise_faults(report, type(assigner).__name__)
 
 

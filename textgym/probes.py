@@ -1,4 +1,4 @@
-"""The checks of ``checks``, one function each: it raises where a task, a reward or an assigner breaks its promise.
+"""The checks of ``checks``, one function each: it raises where a task or a reward breaks its promise.
 
 Left out on purpose: what to do about several faults at once; each probe stands for itself and says the next step.
 """
@@ -23,7 +23,7 @@ from textgym.env import TextGenEnv
 from textgym.episode import Episode, Prompt
 from textgym.info import release, releases
 from textgym.rewards import NonCausalSplitWarning, resolve
-from textgym.rules import EOS, LENGTH, RUNNING, Rules
+from textgym.rules import RUNNING, Rules
 from textgym.task import Task
 from textgym.text import Text
 from textgym.vector import TextGenVectorEnv
@@ -113,9 +113,6 @@ def _play(rules: Rules, prompt: Prompt, act: Callable[[], int], number: int) -> 
         actions.append(act() if rules.masks is None else rules.masks.nearest(text.mask_number, act()))
         code = text.write(actions[-1])
     return Sampled(text.episode(code), actions)
-
-
-# --- tasks ----------------------------------------------------------------------------------------------------------------
 
 
 def _prompts_are_repeatable(probe: Probe) -> None:
@@ -316,58 +313,6 @@ def _names_are_spelled_as_they_are_read(probe: Probe) -> None:
         assert not close, f"the task has {name!r}, which nobody reads; did you mean {close[0]!r}?"
 
 
-# --- assigners --------------------------------------------------------------------------------------------------------------
-
-
-def _assigned(probe: Probe, episodes: Sequence[Episode], scores: Sequence[float]) -> list[Any]:
-    assert probe.assigner is not None
-    return [item.token_rewards for item in resolve(list(probe.assigner(scores, episodes)), episodes)]
-
-
-def _scores(count: int) -> list[float]:
-    return [(-1.0) ** i * (1 + i / 7) for i in range(count)]
-
-
-def _it_declares_itself(probe: Probe) -> None:
-    for name in ("causal", "conserves"):
-        value = getattr(probe.assigner, name, None)
-        assert isinstance(value, bool), f"assigner.{name} is {value!r}; declare True or False"
-    assert callable(probe.assigner), "an assigner is called with scores and episodes"
-
-
-def _assigned_rewards_resolve(probe: Probe) -> None:
-    _assigned(probe, probe.episodes, _scores(len(probe.episodes)))
-
-
-def _it_conserves_what_it_says(probe: Probe) -> None:
-    if not getattr(probe.assigner, "conserves", False):
-        return
-    scores = _scores(len(probe.episodes))
-    for score, paid in zip(scores, _assigned(probe, probe.episodes, scores), strict=True):
-        assert abs(float(paid.sum(dtype=np.float64)) - score) <= 1e-5 * max(1.0, abs(score)), (
-            f"the assigner pays {float(paid.sum())} in total for a score of {score}; split all of it, or set conserves = False"
-        )
-
-
-def _it_is_as_causal_as_declared(probe: Probe) -> None:
-    if not getattr(probe.assigner, "causal", False):
-        return
-    rng = np.random.default_rng(probe.seed)
-    for sampled in probe.played:
-        count = len(sampled.episode.ids)
-        if count < 2:
-            continue
-        kept = int(rng.integers(1, count))
-        longer = np.concatenate([sampled.episode.ids[:kept], rng.integers(probe.rules.vocab_size, size=3)])
-        other = probe.rules.episode(sampled.episode.prompt, longer, EOS if len(longer) < count else LENGTH, 0)
-        first, second = _assigned(probe, [sampled.episode, other], [1.0, -2.0])
-        seen = min(kept, count - 1)
-        assert np.allclose(first[:seen], second[:seen], atol=1e-6), (
-            f"two texts with the same first {kept} tokens are paid {first[:seen].tolist()} and {second[:seen].tolist()} on "
-            "them: what later tokens did is booked on earlier ones; set causal = False"
-        )
-
-
 REWARD_CHECKS: dict[str, Callable[[Probe], None]] = {
     "rewards": _rewards_resolve,
     "repeatable rewards": _rewards_are_repeatable,
@@ -386,10 +331,4 @@ TASK_CHECKS: dict[str, Callable[[Probe], None]] = {
     "doors": _both_doors_agree,
     "copies": _it_can_be_copied,
     "gymnasium": _gymnasium_accepts_it,
-}
-ASSIGNER_CHECKS: dict[str, Callable[[Probe], None]] = {
-    "declarations": _it_declares_itself,
-    "rewards": _assigned_rewards_resolve,
-    "conservation": _it_conserves_what_it_says,
-    "causality": _it_is_as_causal_as_declared,
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from textgym.episode import Prompt
 from textgym.tokenizer import TextTokenizer
@@ -120,6 +121,55 @@ def _of_row(row: Row, tokenizer: TextTokenizer) -> Prompt:
     return Prompt(prompt.text, prompt.ids, {**columns, **prompt.metadata})
 
 
+def encode_prompt(prompt: PromptLike, tokenizer: TextTokenizer) -> Prompt:
+    """Return a prompt with its ``ids`` set (int64): as given, or encoded from its text without special tokens.
+
+    Begin-of-text comes before a text where ``tokenizer.add_bos`` says so and the text does not begin with it. A list of
+    messages is written by the tokenizer's chat template; text and ids are then exactly the template's.
+
+    Args:
+        prompt: what ``as_prompt`` takes.
+        tokenizer: encodes texts.
+
+    Raises:
+        ValueError: an id is not of the tokenizer's, or the prompt is none.
+    """
+    prompt = as_prompt(prompt, tokenizer)
+    if prompt.ids is not None:
+        ids = np.asarray(prompt.ids)
+        fits = ids.ndim == 1 and len(ids) > 0 and ids.dtype.kind in "iu" and ids.min() >= 0 and ids.max() < tokenizer.vocab_size
+        if not fits:
+            raise ValueError(
+                f"prompt {prompt.text!r} has ids {ids.tolist()}; allowed are one or more of 0..{tokenizer.vocab_size - 1}"
+            )
+        ids = ids.astype(np.int64)
+    elif prompt.text == "":
+        ids = np.array([tokenizer.bos_token_id], dtype=np.int64)
+    else:
+        ids = tokenizer.encode(prompt.text)
+        if len(ids) == 0:
+            raise ValueError(f"prompt {prompt.text!r} encodes to no token; a model cannot predict from nothing")
+        if tokenizer.add_bos and ids[0] != tokenizer.bos_token_id:
+            ids = np.concatenate([[tokenizer.bos_token_id], ids])
+    return Prompt(prompt.text, ids, prompt.metadata, prompt.group_id)
+
+
+def check_room(prompt: Prompt, max_prompt_tokens: int, name: str = "prompt") -> None:
+    """Raise ValueError where the prompt's ids do not fit; prompts are never cut."""
+    if len(ids_of(prompt)) > max_prompt_tokens:
+        raise ValueError(
+            f"{name} has {len(ids_of(prompt))} tokens but max_prompt_tokens is {max_prompt_tokens}: {prompt.text!r}; raise "
+            "max_prompt_tokens or shorten the prompt (prompts are never cut)"
+        )
+
+
+def ids_of(prompt: Prompt) -> npt.NDArray[np.int64]:
+    """Give the ids of a prompt that has some, int64 (n,)."""
+    if prompt.ids is None:
+        raise ValueError(f"prompt {prompt.text!r} has no ids yet; encode it with encode_prompt first")
+    return np.asarray(prompt.ids)
+
+
 def _json_lines(path: str | Path) -> list[Any]:
     rows = []
     with open(path, encoding="utf-8") as file:
@@ -128,6 +178,7 @@ def _json_lines(path: str | Path) -> list[Any]:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path}, line {number} is no JSON ({error}); give one prompt a line") from error
+            _check_column(rows[-1], f"{path}, line {number}")
     return rows
 
 
@@ -136,4 +187,13 @@ def _parquet(path: str | Path) -> list[Any]:
         parquet = importlib.import_module("pyarrow.parquet")
     except ModuleNotFoundError as error:
         raise ImportError("Parquet needs pyarrow, which is not installed: pip install 'textgym[data]'") from error
-    return parquet.ParquetFile(path).read().to_pylist()
+    table = parquet.ParquetFile(path).read()
+    _check_column(dict.fromkeys(table.column_names), str(path))
+    return table.to_pylist()
+
+
+def _check_column(row: Any, where: str) -> None:
+    """Raise ValueError where a file's row has columns and none of them is the prompt's; a row of messages has none."""
+    if isinstance(row, Mapping) and PROMPT not in row and {*row} != {"role", "content"}:
+        columns = ", ".join(map(repr, row)) or "none"
+        raise ValueError(f"{where} has no column {PROMPT!r}; it has {columns}: rename the one that holds the prompt")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from textgym.episode import Episode, Release
-from textgym.task import resolve_name
+from textgym.names import resolve_name
 from textgym.tokenizer import TextTokenizer
 
 _VIEWS = {

@@ -18,8 +18,9 @@ from textgym.action_masks import ActionMasks
 from textgym.assign import assign, bind_to_task, resolve_assigner
 from textgym.episode import EndedBy, Episode, Prompt, Release, read_only
 from textgym.info import pending_info, release_info, text_info
+from textgym.prompts import check_room, encode_prompt
 from textgym.rewards import Resolved, check_streams, resolve
-from textgym.task import Task, check_room, encode_prompt, resolve_task
+from textgym.task import Task, resolve_task
 from textgym.tokenizer import TextTokenizer
 
 RUNNING, EOS, STOP, TASK, LENGTH, TURN_STOP, TURN_LENGTH = range(7)

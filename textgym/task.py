@@ -1,4 +1,4 @@
-"""What a task is, a task for a user's own prompts, and the one resolver of names.
+"""What a task is, a task for a user's own prompts, and the one resolver of their names.
 
 Left out on purpose: a list of tasks to edit. A task is named by an environment id, a short name of a shipped task,
 ``"module:Name"``, or handed over as an object; ``resolve_task`` is the only place that knows.
@@ -6,8 +6,6 @@ Left out on purpose: a list of tasks to edit. A task is named by an environment 
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -20,8 +18,9 @@ from gymnasium.envs.registration import EnvSpec
 from textgym.action_masks import MaskTable
 from textgym.credit import Assigned
 from textgym.episode import Episode, Prompt
+from textgym.names import check_arguments, check_reward_function, did_you_mean, resolve_name
 from textgym.parts import combine
-from textgym.prompts import PromptLike, as_prompt, read_prompts
+from textgym.prompts import PromptLike, check_room, encode_prompt, ids_of, read_prompts
 from textgym.rewards import Reward, RewardFn, StreamsFn
 from textgym.tasks import DEFAULT_TASK, TASKS
 from textgym.tokenizer import TextTokenizer
@@ -182,6 +181,11 @@ class PromptTask(Task):
             if not callable(function):
                 what = "a list of episodes" if name in ("reward_fn", "streams_fn", "score_fn") else "one episode"
                 raise ValueError(f"{name} is {function!r}; give a function of {what}, or its name 'module:Name'")
+        if isinstance(reward_fn, Mapping):
+            for name, function in reward_fn.items():
+                check_reward_function(_named(function), f"criterion {name!r}")
+        else:
+            check_reward_function(functions["reward_fn"], "reward_fn")
         self.assigner = assigner
         if isinstance(functions["reward_fn"], Assigned):  # its two halves, so that the ledger knows of both
             if assigner is not None:
@@ -192,7 +196,7 @@ class PromptTask(Task):
             tokenizer = tokenizer()
         self.tokenizer = TextTokenizer(tokenizer)
         self.prompts = [encode_prompt(prompt, self.tokenizer) for prompt in read_prompts(prompts)]
-        longest = max(len(_ids(prompt)) for prompt in self.prompts)
+        longest = max(len(ids_of(prompt)) for prompt in self.prompts)
         self.max_prompt_tokens = longest if max_prompt_tokens is None else max_prompt_tokens
         for number, prompt in enumerate(self.prompts):
             check_room(prompt, self.max_prompt_tokens, f"prompt {number}")
@@ -240,29 +244,6 @@ class PromptTask(Task):
         return [self._demonstrations[int(i)] for i in rng.integers(len(self._demonstrations), size=count)]
 
 
-def resolve_name(name: str) -> Any:
-    """Import ``"module:Name"`` and return the object.
-
-    Raises:
-        ValueError: the module or the name is not there; says which.
-    """
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise ValueError(f"{name!r} is not of the form 'module:Name'")
-    try:
-        if module_name.startswith("."):
-            raise ModuleNotFoundError(name=module_name)
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name and not module_name.startswith(f"{error.name}."):
-            raise  # the module is there; something that it imports is not
-        hint = "; write it without '.py'" if module_name.endswith(".py") else "; is its folder on PYTHONPATH and spelled right?"
-        raise ValueError(f"there is no module {module_name!r} (from {name!r}){hint}") from error
-    if not hasattr(module, attribute):
-        raise ValueError(f"module {module_name!r} has no {attribute!r} (from {name!r}){_hint(attribute, dir(module))}")
-    return getattr(module, attribute)
-
-
 def _combined(criteria: Mapping[str, Any]) -> RewardFn:
     return combine({name: _named(function) for name, function in criteria.items()})
 
@@ -270,26 +251,6 @@ def _combined(criteria: Mapping[str, Any]) -> RewardFn:
 def _named(value: Any) -> Any:
     """Give what ``"module:Name"`` names; everything else as it is."""
     return resolve_name(value) if isinstance(value, str) else value
-
-
-def check_arguments(factory: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Check that ``factory`` can be called so; what it takes is then named, without its values.
-
-    Raises:
-        ValueError: an argument is missing or unknown.
-    """
-    try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):  # some callables have none; calling them will tell
-        return
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        name = getattr(factory, "__name__", type(factory).__name__)
-        known = list(signature.parameters)
-        unknown = [key for key in kwargs if key not in known]
-        hint = _hint(unknown[0], known) if unknown else ""
-        raise ValueError(f"{name}: {error}{hint}; its arguments are {', '.join(known) or 'none'}") from None
 
 
 def resolve_task(task: Any, **task_kwargs: Any) -> Task:
@@ -340,61 +301,8 @@ def find_task(name: str) -> tuple[Any, dict[str, Any]]:
         found, fixed = find_task(task) if isinstance(task, str) else (task, {})
         return found, fixed | {key: value for key, value in spec.kwargs.items() if key != "task"}
     known = [*TASKS, *(i for i, other in gym.registry.items() if _is_ours(other))]
-    raise ValueError(f"there is no task {name!r}{_hint(name, known)}; there are {', '.join(known)}, and 'module:Name'")
+    raise ValueError(f"there is no task {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, and 'module:Name'")
 
 
 def _is_ours(spec: EnvSpec) -> bool:
     return str(spec.entry_point).startswith("textgym.")
-
-
-def encode_prompt(prompt: PromptLike, tokenizer: TextTokenizer) -> Prompt:
-    """Return a prompt with its ``ids`` set (int64): as given, or encoded from its text without special tokens.
-
-    Begin-of-text comes before a text where ``tokenizer.add_bos`` says so and the text does not begin with it. A list of
-    messages is written by the tokenizer's chat template; text and ids are then exactly the template's.
-
-    Args:
-        prompt: what ``textgym.prompts.as_prompt`` takes.
-        tokenizer: encodes texts.
-
-    Raises:
-        ValueError: an id is not of the tokenizer's, or the prompt is none.
-    """
-    prompt = as_prompt(prompt, tokenizer)
-    if prompt.ids is not None:
-        ids = np.asarray(prompt.ids)
-        fits = ids.ndim == 1 and len(ids) > 0 and ids.dtype.kind in "iu" and ids.min() >= 0 and ids.max() < tokenizer.vocab_size
-        if not fits:
-            raise ValueError(
-                f"prompt {prompt.text!r} has ids {ids.tolist()}; allowed are one or more of 0..{tokenizer.vocab_size - 1}"
-            )
-        ids = ids.astype(np.int64)
-    elif prompt.text == "":
-        ids = np.array([tokenizer.bos_token_id], dtype=np.int64)
-    else:
-        ids = tokenizer.encode(prompt.text)
-        if len(ids) == 0:
-            raise ValueError(f"prompt {prompt.text!r} encodes to no token; a model cannot predict from nothing")
-        if tokenizer.add_bos and ids[0] != tokenizer.bos_token_id:
-            ids = np.concatenate([[tokenizer.bos_token_id], ids])
-    return Prompt(prompt.text, ids, prompt.metadata, prompt.group_id)
-
-
-def check_room(prompt: Prompt, max_prompt_tokens: int, name: str = "prompt") -> None:
-    """Raise ValueError where the prompt's ids do not fit; prompts are never cut."""
-    if len(_ids(prompt)) > max_prompt_tokens:
-        raise ValueError(
-            f"{name} has {len(_ids(prompt))} tokens but max_prompt_tokens is {max_prompt_tokens}: {prompt.text!r}; raise "
-            "max_prompt_tokens or shorten the prompt (prompts are never cut)"
-        )
-
-
-def _ids(prompt: Prompt) -> npt.NDArray[np.int64]:
-    if prompt.ids is None:
-        raise ValueError(f"prompt {prompt.text!r} has no ids yet; encode it with encode_prompt first")
-    return np.asarray(prompt.ids)
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f". Did you mean {close[0]!r}?" if close else ""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 
 from textgym import resolve_name
-from textgym.task import check_arguments
+from textgym.names import check_arguments
 from textgym_agents.guard import check_agent
 from textgym_agents.rollout import Policy
 

@@ -9,6 +9,7 @@ collections of a run then hold more short texts than later ones do: the long one
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from textgym import Release, TextGenVectorEnv, releases
 from textgym.info import endings
+from textgym.pool import said
 from textgym.torch_store import DeviceMasks
 from textgym.vector_wrappers import drain
 from textgym_agents.guard import act
@@ -114,17 +116,29 @@ class Collector:
             self._live[:] = False
         self.policy.reset_slots(np.flatnonzero(~self._live | has_learned))
         self._finished = {}
+        self._forget_what_is_owed()
         try:
             self._play(episodes)
             self._keep(drain(self.envs))
-        except BaseException:
+        except BaseException as error:
             self._live[:] = False  # what was running is given up: the next collection starts anew
             self._tape = None
+            error.add_note(f"{len(self._finished)} episodes of the collection had ended and are given up with it")
             raise
         if self._tape is not None:
             self._tape.sign(np.flatnonzero(self._live), self.native.response_lengths, self.version)
         self.version += 1
         return lay_out(list(self._finished.values()), self.version - 1, None if self._masks is None else self._masks.rows())
+
+    def _forget_what_is_owed(self) -> None:
+        """Wait for late releases of a collection that was given up: its errors are none of this one's."""
+        while True:
+            try:
+                drain(self.envs)
+                return
+            except Exception as error:  # one a call; the others stay due
+                told = f"a reward of a collection given up before this one failed too: {said(error)}"
+                warnings.warn(told, RuntimeWarning, stacklevel=4)
 
     def _play(self, episodes: int) -> None:
         first = self._started

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from textgym import Episode
 from textgym.rules import RUNNING, Rules
@@ -18,20 +19,23 @@ from textgym_agents.rollout import Policy
 
 
 class PolicyContinuations:
-    """Finishes texts with a policy: ends, limits and replies are those of the task.
+    """Finishes texts with a policy: ends, limits, replies and action masks are those of the task.
 
     Args:
         policy: one of its own, because it is called while the learner's holds the texts of the environment in its slots; over
-            the learner's model it plays as that stands: ``CausalLMPolicy(policy.model, num_slots, seed=1)``.
+            the learner's model it plays as that stands: ``CausalLMPolicy(policy.model, num_slots, seed=1)``. Where the task has
+            action masks, its ``act`` takes them as ``allowed``.
         task: what the texts belong to, as the environment takes it.
         num_slots: texts written side by side.
+        max_episode_steps: the environment's length limit of what the agent writes, where it was given one in place of the
+            task's ``max_new_tokens``.
     """
 
-    def __init__(self, policy: Policy, task: Any, num_slots: int) -> None:
+    def __init__(self, policy: Policy, task: Any, num_slots: int, max_episode_steps: int | None = None) -> None:
         if num_slots < 1:
             raise ValueError(f"num_slots is {num_slots}; it must be at least 1")
         self.policy = policy
-        self.rules = Rules(task)
+        self.rules = Rules(task, max_episode_steps=max_episode_steps)
         self.num_slots = num_slots
 
     def __deepcopy__(self, memo: object) -> PolicyContinuations:
@@ -50,7 +54,11 @@ class PolicyContinuations:
                     playing[slot] = number, self._begin(episode)
             slots = np.array(sorted(playing))
             obs = np.stack([playing[slot][1].tokens for slot in slots])
-            tokens = np.asarray(self.policy.act(obs, slots).tokens.cpu())
+            told: dict[str, Any] = {}
+            if self.rules.masks is not None:
+                numbers = [playing[slot][1].mask_number for slot in slots]
+                told["allowed"] = torch.from_numpy(self.rules.masks.table.rows[numbers])
+            tokens = np.asarray(self.policy.act(obs, slots, **told).tokens.cpu())
             for slot, token in zip(slots.tolist(), tokens.tolist(), strict=True):
                 number, text = playing[slot]
                 code = text.write(token)

@@ -14,6 +14,9 @@ import torch
 from textgym import TextTokenizer
 from textgym_agents.model import load_lm, load_tokenizer
 
+REMEMBERED = 4096
+"""Texts whose continuation a player keeps, the latest ones; others are worked out again, and come to the same."""
+
 
 class Player:
     """Go on with a text, token by token, each the most probable one, as a callable: ``player(text) -> text``.
@@ -44,21 +47,26 @@ class Player:
         Raises:
             ValueError: the text is longer than the model's context.
         """
-        if text not in self._said:
-            ids = [self.tokenizer.bos_token_id, *self.tokenizer.encode(text).tolist()]
-            start, end = len(ids), len(ids) + self.max_new_tokens
-            if self.context_length is not None:
-                if start > self.context_length:
-                    raise ValueError(
-                        f"the text {text!r} has {start} tokens but the player's model was made for {self.context_length}; take "
-                        "a model with a longer context"
-                    )
-                end = min(end, self.context_length)
-            while len(ids) < end and self.stop not in self.tokenizer.decode(ids[start:]):
-                logits = self.lm(torch.tensor([ids])).logits[0, -1, : len(self.tokenizer)]
-                token = int(logits.argmax())
-                if token == self.tokenizer.eos_token_id:
-                    break
-                ids.append(token)
-            self._said[text] = self.tokenizer.decode(ids[start:])
+        said = self._said.pop(text, None)
+        self._said[text] = self._say(text) if said is None else said  # the latest stands last
+        if len(self._said) > REMEMBERED:
+            del self._said[next(iter(self._said))]
         return self._said[text]
+
+    def _say(self, text: str) -> str:
+        ids = [self.tokenizer.bos_token_id, *self.tokenizer.encode(text).tolist()]
+        start, end = len(ids), len(ids) + self.max_new_tokens
+        if self.context_length is not None:
+            if start > self.context_length:
+                raise ValueError(
+                    f"the text {text!r} has {start} tokens but the player's model was made for {self.context_length}; take "
+                    "a model with a longer context"
+                )
+            end = min(end, self.context_length)
+        while len(ids) < end and self.stop not in self.tokenizer.decode(ids[start:]):
+            logits = self.lm(torch.tensor([ids])).logits[0, -1, : len(self.tokenizer)]
+            token = int(logits.argmax())
+            if token == self.tokenizer.eos_token_id:
+                break
+            ids.append(token)
+        return self.tokenizer.decode(ids[start:])

@@ -20,13 +20,12 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
-from textgym.credit import warn_non_causal
 from textgym.ledger import Ledger
 from textgym.rules import Rules
 from textgym_agents.checkpoint import load_learning, save_learning, write_whole
 from textgym_agents.checkpointing import checkpoint_layers
 from textgym_agents.collector import Collector
-from textgym_agents.constant_total import assigner_of, warn_constant_total
+from textgym_agents.constant_total import assigner_of, warn_constant_total, warn_credit
 from textgym_agents.figures import accounts, summary
 from textgym_agents.kl import adapt_kl_coef, kl_loss, kl_penalty
 from textgym_agents.losses import explained_variance, importance_weights, masked_mean, ppo_policy_loss, value_loss
@@ -100,8 +99,6 @@ class PPO:
                 quite what the budget says, where episodes are carried over or dropped.
         """
         _check_streams(envs, self.config.gae_lambda)
-        if self.config.credit == "reward_to_go":
-            warn_non_causal(assigner_of(envs), stacklevel=2)
         updates = budget // self.config.episodes_per_update
         if updates == 0:
             raise ValueError(f"budget is {budget} episodes, less than one update of {self.config.episodes_per_update}")
@@ -124,7 +121,9 @@ class PPO:
         # 1) collect: play, and read what was released
         rollout = self._collector_of(envs).collect(config.episodes_per_update)
         collected = time.perf_counter()
-        warn_constant_total(rollout)
+        if self._progress["update"] == rollout.version == 0:  # later it may be that the task is solved
+            warn_constant_total(rollout)
+        warn_credit(assigner_of(envs), rollout, reward_to_go=config.credit == "reward_to_go")
         rollout, weights = self._as_evaluated(rollout)
         # 2) reward: what was released, and the price of leaving the reference, in the token's own stream
         rollout = self._with_reference(rollout)

@@ -18,6 +18,7 @@ from torch import Tensor
 from textgym_agents.agent_config import at_least, in_range
 from textgym_agents.checkpoint import write_whole
 from textgym_agents.collector import Collector
+from textgym_agents.constant_total import assigner_of, warn_credit
 from textgym_agents.figures import summary
 from textgym_agents.groups import rewards_to_go, stream_means
 from textgym_agents.learner import Cut, Learner, updates_of
@@ -77,6 +78,7 @@ class Reinforce:
         for update in range(first, updates):
             learner.anneal(update / updates)
             rollout = collector.collect(size)
+            warn_credit(assigner_of(envs), rollout, reward_to_go=True)
             mask = rollout.agent_mask
             advantages = rewards_to_go(rollout.token_rewards, rollout.streams, mask)
             if self.config.baseline:

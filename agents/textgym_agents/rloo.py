@@ -17,6 +17,7 @@ from torch import Tensor
 from textgym_agents.agent_config import at_least, in_range, whole_groups
 from textgym_agents.checkpoint import write_whole
 from textgym_agents.collector import Collector
+from textgym_agents.constant_total import assigner_of, warn_credit
 from textgym_agents.figures import summary
 from textgym_agents.groups import leave_one_out, places, rewards_to_go, standardise, stream_sums
 from textgym_agents.kl import kl_loss
@@ -112,6 +113,7 @@ class RLOO:
         for update in range(learner.progress.get("update", 0), updates):
             learner.anneal(update / updates)
             rollout = collector.collect(config.episodes_per_update)
+            warn_credit(assigner_of(envs), rollout, reward_to_go=config.credit == "rest")
             figures = self._update(rollout)
             learner.progress = {"update": update + 1, "learned": learner.progress.get("learned", 0) + len(rollout)}
             if callback is not None:

@@ -20,9 +20,10 @@ from accelerate import PartialState
 from gymnasium.vector import AutoresetMode
 
 from textgym import Episode, Release, RewardForm, Task, TextGenVectorEnv, TextTokenizer, resolve_task
+from textgym.names import check_arguments
 from textgym.probes import play_random
 from textgym.rules import Rules
-from textgym.task import check_arguments, find_task
+from textgym.task import find_task
 from textgym_agents.agent import find_agent, resolve_agent
 from textgym_agents.agent_config import options as options_of
 from textgym_agents.evaluate import judge, play

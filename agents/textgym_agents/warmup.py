@@ -13,8 +13,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from textgym import Task
+from textgym.prompts import check_room, encode_prompt
 from textgym.rules import Rules
-from textgym.task import Demonstration, check_room, encode_prompt
+from textgym.task import Demonstration
 from textgym_agents.losses import masked_mean
 from textgym_agents.model import ActorCritic
 

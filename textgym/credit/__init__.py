@@ -8,7 +8,7 @@ from textgym.credit.monte_carlo import MonteCarlo
 from textgym.credit.placement import Discounted, KeepLast, Last, Uniform
 from textgym.credit.prefix_difference import PrefixDifference
 from textgym.credit.shapley import Shapley
-from textgym.credit.warning import NonCausalCreditWarning, warn_non_causal
+from textgym.credit.warning import NonCausalCreditWarning, UnpaidStreamsWarning, warn_non_causal, warn_unpaid_streams
 
 ASSIGNERS = {
     "last": Last,
@@ -37,9 +37,11 @@ __all__ = [
     "Shapley",
     "Tally",
     "Uniform",
+    "UnpaidStreamsWarning",
     "bind",
     "excerpt",
     "prefix",
     "units",
     "warn_non_causal",
+    "warn_unpaid_streams",
 ]

@@ -58,17 +58,19 @@ def units(episode: Episode, spans: Spans | None = None) -> list[npt.NDArray[np.i
         spans: ``(episode) -> parts``; None: each agent token is a part, tokens that share a character together.
 
     Returns:
-        int64 arrays of token indices, in the order of the text. A token belongs to the part that holds its last character;
-        tokens without characters, and those in no part, are in none. Parts without a token of their own are left out, as a
-        turn without characters (``textgym.parts.turns``).
+        int64 arrays of token indices, in the order of the text. A token belongs to the part that holds its last character, and
+        tokens that share a character all to the part that holds the last character of them together. Tokens without
+        characters, but for those in the midst of one, and tokens in no part, are in none. Parts without a token of their own
+        are left out, as a turn without characters (``textgym.parts.turns``).
 
     Raises:
         ValueError: parts overlap, or are not within the text.
     """
     tokens = np.flatnonzero(episode.agent_mask)
+    groups = _indivisible(episode)
     if spans is None:
-        return _indivisible(episode, tokens.tolist())
-    owner = np.full(len(episode.text), -1, dtype=np.int64)
+        return np.split(tokens, np.flatnonzero(np.diff(groups[tokens])) + 1) if len(tokens) else []
+    owner = np.full(len(episode.text) + 1, -1, dtype=np.int64)  # of each character; the last entry is of those without one
     parts = sorted(spans(episode))
     for number, (start, end) in enumerate(parts):
         if not 0 <= start <= end <= len(episode.text) or (owner[start:end] >= 0).any():
@@ -78,23 +80,20 @@ def units(episode: Episode, spans: Spans | None = None) -> list[npt.NDArray[np.i
             )
         owner[start:end] = number
     wide = episode.offsets[:, 1] > episode.offsets[:, 0]
-    owners = np.full(len(episode.ids), -1, dtype=np.int64)
-    owners[wide] = owner[episode.offsets[wide, 1] - 1]
+    last = np.full(len(episode.ids), -1, dtype=np.int64)  # of each group
+    np.maximum.at(last, groups[wide], episode.offsets[wide, 1] - 1)
+    owners = owner[last[groups]]
     found = (tokens[owners[tokens] == number] for number in range(len(parts)))
     return [unit for unit in found if len(unit)]
 
 
-def _indivisible(episode: Episode, tokens: Iterable[int]) -> list[npt.NDArray[np.int64]]:
-    found: list[list[int]] = []
-    reach = 0  # one past the last character of all tokens so far
-    for token in tokens:
-        start, end = episode.offsets[token].tolist()
-        if found and start < min(reach, end):
-            found[-1].append(token)
-        else:
-            found.append([token])
-        reach = max(reach, end)
-    return [np.array(unit, dtype=np.int64) for unit in found]
+def _indivisible(episode: Episode) -> npt.NDArray[np.int64]:
+    """Number the groups of tokens that share characters, int64 (T,), rising from 0; most tokens are a group of their own."""
+    starts, ends = episode.offsets.T
+    begins = np.where(ends > starts, starts, len(episode.text))  # tokens without characters share none
+    ahead = np.minimum.accumulate(begins[::-1])[::-1]  # where the characters of this token and those after it begin
+    reach = np.maximum.accumulate(ends)  # where the characters of this token and those before it end
+    return np.concatenate([[0], ahead[1:] >= reach[:-1]]).cumsum()[: len(ends)]
 
 
 def without(episode: Episode, tokens: Iterable[npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:

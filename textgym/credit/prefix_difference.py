@@ -37,7 +37,11 @@ class PrefixDifference(Asking):
 
     @property
     def causal(self) -> bool:
-        """True for tokens, and for spans that are declared so."""
+        """True for tokens, and for spans that are declared so.
+
+        Where tokens share a character the last of them is paid, and the next token decides whether it shares one: a bias of its
+        baseline, on tokens of a character in pieces only.
+        """
         return self.spans is None or self.causal_spans
 
     def __call__(self, scores: Sequence[float], episodes: Sequence[Episode]) -> TokenShares:

@@ -274,7 +274,7 @@ def _credit(pairs: Pairs, advantages: Sequence[npt.ArrayLike] | None) -> list[np
 
 def _prompt_ids(episode: Episode) -> npt.NDArray[np.int64]:
     if episode.prompt.ids is None:
-        raise ValueError(f"the prompt of episode {episode.episode_id} has no ids; textgym.task.encode_prompt sets them")
+        raise ValueError(f"the prompt of episode {episode.episode_id} has no ids; textgym.prompts.encode_prompt sets them")
     return np.asarray(episode.prompt.ids, dtype=np.int64)
 
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from textgym.episode import Episode, Prompt
 from textgym.parts import Part, matches, pay, sentences
+from textgym.prompts import encode_prompt
 from textgym.rewards import Reward
-from textgym.task import Task, encode_prompt
+from textgym.task import Task
 from textgym.tokenizer import TextTokenizer, symbol_tokenizer
 
 PROMPTS = ("the film was", "this story is", "we saw it and", "I think that the actors were")

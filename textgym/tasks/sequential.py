@@ -7,7 +7,7 @@ same number of tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ class Sequential(Task):
     Args:
         task: where prompts, tokenizer and sizes come from, and what the whole text is judged by in the end.
         reward_fn: scores parts, as any reward function; its ``metadata["part"]`` in the prompt says which part it is, from 0.
+            Its criteria are the text's, added up over the parts that have them.
         ends: strings; a part ends with the token that completes one of them.
 
     Raises:
@@ -49,25 +50,34 @@ class Sequential(Task):
         hand_on_masks(task, self)
 
     def rewards(self, episodes: Sequence[Episode]) -> Sequence[Reward]:
-        """Score every part by itself, and lay what it earns on its tokens.
+        """Score every part by itself, and lay what it earns on its tokens, criterion by criterion.
 
         Raises:
-            ValueError: a part's spans name streams; each part has its own.
+            ValueError: a part's spans name streams; each part has its own. Or one part of a text earns something without a
+                name, and another one under the name of a criterion.
         """
-        paid = [np.zeros(len(episode.ids)) for episode in episodes]
+        paid: list[dict[str, Reward]] = [{} for _ in episodes]  # criterion -> token rewards; "" is a reward without a name
         cut = [self.parts(episode) for episode in episodes]
         for number in range(max(map(len, cut), default=0)):  # all first parts are scored before a second one is looked at
             having = [i for i, parts in enumerate(cut) if number < len(parts)]
             parts = [cut[i][number] for i in having]
-            for i, part, resolved in zip(having, parts, resolve(self.reward_fn(parts), parts), strict=True):
+            items = self.reward_fn(parts)
+            for place, resolved in enumerate(resolve(items, parts)):
+                part, text, item = parts[place], having[place], items[place]
                 if resolved.span_streams is not None:
                     raise ValueError(
                         f"part {number} of episode {part.episode_id} has spans that name a stream; each part is a stream of "
                         "its own here: give Span(start, end, reward)"
                     )
-                start = len(np.asarray(part.prompt.ids)) - len(np.asarray(episodes[i].prompt.ids))
-                paid[i][start : start + len(part.ids)] = resolved.token_rewards
-        return paid
+                start = len(np.asarray(part.prompt.ids)) - len(np.asarray(episodes[text].prompt.ids))
+                for name, reward in item.items() if isinstance(item, Mapping) else [("", item)]:
+                    if isinstance(reward, list | tuple) and not reward:
+                        paid[text].setdefault(name, [])  # no reward, which the ledger shows where no part has one
+                        continue
+                    if not isinstance(paid[text].get(name), np.ndarray):
+                        paid[text][name] = np.zeros(len(episodes[text].ids))
+                    paid[text][name][start : start + len(part.ids)] = resolve([reward], [part])[0].token_rewards
+        return [_of_text(each, episode) for each, episode in zip(paid, episodes, strict=True)]
 
     def streams(self, episodes: Sequence[Episode]) -> Sequence[npt.NDArray[np.int64]]:
         """Give each token the number of its part."""
@@ -83,6 +93,19 @@ class Sequential(Task):
                 begin = end
         pairs = zip(starts, [*starts[1:], len(episode.ids)], strict=True)
         return [_part(episode, number, *pair) for number, pair in enumerate(pairs)]
+
+
+def _of_text(paid: dict[str, Reward], episode: Episode) -> Reward:
+    """Give what the parts of a text earn as the reward of the text: criteria where parts have them."""
+    unnamed = paid.pop("", [])
+    if not paid:
+        return unnamed
+    if np.any(unnamed):
+        raise ValueError(
+            f"the parts of episode {episode.episode_id} earn {np.sum(unnamed)} without a name and something under the criteria "
+            f"{', '.join(paid)}; give all of it a name: {{name: reward}}"
+        )
+    return paid
 
 
 def _part(episode: Episode, number: int, start: int, end: int) -> Episode:

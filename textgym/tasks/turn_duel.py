@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.episode import Episode, Prompt
+from textgym.names import resolve_name
 from textgym.parts import turns
 from textgym.rewards import Reward
-from textgym.task import Task, resolve_name
+from textgym.task import Task
 from textgym.tokenizer import TextTokenizer, symbol_tokenizer
 
 _DIGITS = "0123456789"
