@@ -153,6 +153,11 @@ def test_collect_and_update_run_on_cuda(tmp_path):
         {"warmup_batch": 0},
         {"warmup_draw": 100},
         {"warmup_draw": 0},
+        {"warmup_learning_rate": float("inf")},
+        {"temperature": 0.0},
+        {"top_p": 1.5},
+        {"top_k": 0},
+        {"dtype": "float16"},
     ],
     ids=str,
 )
@@ -277,7 +282,7 @@ def test_adapters_learn_with_a_reference_that_needs_no_copy(tmp_path):
     [
         ({"lora_targets": ("c_attn", "q_prj")}, "'q_prj'"),
         ({"lora_targets": ("wte",)}, "'wte'"),
-        ({"lora_alpha": 0.0}, "alpha 0.0"),
+        ({"lora_alpha": 0.0}, r"lora_alpha is 0\.0"),
         ({}, "need peft"),
     ],
     ids=str,

@@ -142,7 +142,7 @@ class Learner:
         self.progress = load_learning(folder, self.policy.model, self.optimizer, generators, reference)["progress"]
 
     def _state(self, shuffle: torch.Generator | None, reference: Any) -> tuple[dict[str, torch.Generator], Any]:
-        generators = {"policy": self.policy._generator} | ({} if shuffle is None else {"shuffle": shuffle})
+        generators = {"policy": self.policy.generator} | ({} if shuffle is None else {"shuffle": shuffle})
         return generators, reference if isinstance(reference, nn.Module) else None  # adapters switched off are no module
 
 

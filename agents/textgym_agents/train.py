@@ -61,7 +61,7 @@ class Run:
     seconds: float
     """Wall-clock time of the run."""
     examples_before: list[tuple[Episode, Release]]
-    """A few episodes of the warmed-up model; none of a resumed run."""
+    """A few episodes of the warmed-up model; a resumed run has them from its folder, without the prompts' metadata."""
     examples_after: list[tuple[Episode, Release]]
     """A few episodes of the trained policy."""
     tokenizer: TextTokenizer
@@ -95,13 +95,16 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
         check_lora(policy.model, config.lora_rank, config.lora_alpha, config.lora_targets)
     folder = RunFolder.open(config, task) if process.is_main_process else None
     # 2) warm-up: the form of the task's texts, not yet its goal; a resumed run has it behind itself
-    played_before: list[tuple[Episode, Release]] = []
     if not config.resume:
         warm_up_policy(config, task, policy, reporter)
     prepare_learning(config, policy)
-    if not config.resume:
-        played_before = _play(config, task, policy, device)
-    before = judge(task, played_before) if played_before else RunFolder.before(config)
+    if config.resume:
+        before, examples_before = RunFolder.before(config), RunFolder.examples(config)
+    else:
+        played = _play(config, task, policy, device)
+        before, examples_before = judge(task, played), played[:4]
+        if folder is not None:
+            folder.write_examples(examples_before)
     agent = resolve_agent(make_agent, policy, seed=config.seed, **options)
     if config.checkpoint_every:
         check_resumable(agent, process.num_processes)
@@ -126,7 +129,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
         seconds += diary.seconds_before
         folder.write_result(before, after, seconds, diary.best)
     path = Path(os.devnull) if folder is None else folder.path
-    return Run(path, before, after, seconds, played_before[:4], played[:4], policy.model.tokenizer)
+    return Run(path, before, after, seconds, examples_before, played[:4], policy.model.tokenizer)
 
 
 def agent_options(config: TrainConfig, make_agent: Any) -> dict[str, Any]:
@@ -155,10 +158,15 @@ def agent_options(config: TrainConfig, make_agent: Any) -> dict[str, Any]:
     check_arguments(make_agent, None, seed=config.seed, **options)
     episodes = getattr(options.get("config"), "episodes_per_update", options.get("episodes_per_update"))
     budget = config.updates * config.ppo.episodes_per_update
-    if isinstance(episodes, int) and not 1 <= episodes <= budget:
+    if episodes is not None and not (isinstance(episodes, int) and 1 <= episodes <= budget):
         raise ValueError(
-            f"the agent's episodes_per_update is {episodes}; it must be at least 1 and at most the budget, {budget}: --updates "
-            "times --episodes-per-update"
+            f"the agent's episodes_per_update is {episodes!r}; it must be a whole number, at least 1 and at most the budget, "
+            f"{budget}: --updates times --episodes-per-update"
+        )
+    if episodes is not None and episodes < config.num_slots:
+        raise ValueError(
+            f"num_slots is {config.num_slots} but the agent's episodes_per_update is {episodes}, and there may be as "
+            f"many slots at most; give --num-slots {episodes} too"
         )
     _check_groups(config, getattr(options.get("config"), "group_size", 1))
     return options
