@@ -180,3 +180,9 @@ def test_only_what_can_be_written_is_and_only_generators_that_were_saved_are_set
     optimizer.state[model.weight]["steps"] = [1]
     with pytest.raises(TypeError, match=r"SGD keeps 0\.steps \(list\), and only tensors can be written"):
         save_learning(tmp_path, model, optimizer, generators, {})
+
+
+def test_what_json_has_no_word_for_is_refused_and_not_written_as_text(tmp_path):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(tmp_path / "a.json", {"coefficient": torch.tensor(0.1)})
+    assert not (tmp_path / "a.json").exists()

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import threading
 from dataclasses import replace
 
 import pytest
@@ -235,6 +236,25 @@ def test_options_of_an_agent_are_checked_before_the_warm_up(tmp_path, changes, m
     with pytest.raises(ValueError, match=re.escape(match)):
         train(TrainConfig(out=tmp_path / "run", **{**OTHERS, **changes}))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("size", [0, 2.5, None])
+def test_a_group_size_that_is_none_is_refused(tmp_path, size):
+    class Odd(Plain):
+        group_size = size
+
+    with pytest.raises(ValueError, match=f"the agent's group_size is {size!r}; it must be a whole number, at least 1"):
+        train(TrainConfig(agent=Odd, out=tmp_path, **OTHERS))
+
+
+def test_reward_workers_stop_however_a_run_ends(tmp_path):
+    running = {thread for thread in threading.enumerate() if thread.name == "textgym-reward"}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(TrainConfig(agent=ActRaises, reward_workers=2, out=tmp_path, **OTHERS))
+    left = {thread for thread in threading.enumerate() if thread.name == "textgym-reward"} - running
+    for thread in left:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in left)
 
 
 def test_slots_that_cannot_be_grouped_are_refused_with_the_next_step(tmp_path):

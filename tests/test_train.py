@@ -218,7 +218,7 @@ def test_a_run_folder_is_never_written_twice(tmp_path):
 
 
 def test_options_that_the_agent_does_not_read_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="does not read the options of PPO"):
+    with pytest.raises(ValueError, match="does not read the options of PPO; leave out gae_lambda, or give its own"):
         train(TrainConfig(agent=Quiet, out=tmp_path, **{**SMALL, "ppo": PPOConfig(gae_lambda=0.5)}))
 
 

@@ -105,7 +105,7 @@ def save_learning(
         reference: a frozen model beside it.
 
     Raises:
-        TypeError: the optimizer keeps something that is no tensor.
+        TypeError: the optimizer keeps something that is no tensor, or a number is none that JSON can hold.
     """
     folder = Path(folder)
     save_model(model, str(folder / "model.safetensors"))
@@ -169,8 +169,12 @@ def set_random_states(generators: tuple[np.random.Generator, ...], states: list[
         generator.bit_generator.state = state
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, in one step: a kill leaves the old one or the new one."""
+def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """Write a JSON file, in one step: a kill leaves the old one or the new one.
+
+    Raises:
+        TypeError: ``value`` holds what JSON has no word for, and ``default`` makes nothing of it.
+    """
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(value, indent=2, default=default) + "\n", encoding="utf-8")
     part.replace(path)

@@ -41,6 +41,7 @@ class Learner:
 
     Raises:
         TypeError: the policy is not one with a language model.
+        ValueError: it has a separate value model, which nothing would read.
     """
 
     def __init__(
@@ -54,6 +55,11 @@ class Learner:
     ) -> None:
         if not isinstance(policy, CausalLMPolicy):
             raise TypeError(f"the policy is a {type(policy).__name__}; this agent improves a CausalLMPolicy")
+        if modules is None and policy.model.value_lm is not None:
+            raise ValueError(
+                "this agent learns without values, so that a separate value model would only cost memory and passes; leave out "
+                "--value-model separate, or use ppo"
+            )
         self.policy = policy
         self.learning_rate = learning_rate
         self.max_grad_norm = max_grad_norm

@@ -9,8 +9,10 @@ import copy
 import inspect
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +116,8 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     budget = config.updates * config.ppo.episodes_per_update
     reporter.phase("learning", budget)
     metered = Metered(envs, budget, name_of(agent))
-    with Diary(folder, task, envs, agent, before, config, reporter.advance) as diary, kept(agent, folder, policy):
+    diary = Diary(folder, task, envs, agent, before, config, reporter.advance)
+    with _closed(envs), diary, kept(agent, folder, policy):
         agent.learn(metered, budget, diary)
         diary.check_learned(metered.ended)
         check_policy(agent)
@@ -145,10 +148,12 @@ def agent_options(config: TrainConfig, make_agent: Any) -> dict[str, Any]:
                 "--epochs 2, or from Python ppo=PPOConfig(epochs=2)"
             )
         return {"config": config.ppo}
-    if replace(config.ppo, episodes_per_update=PPOConfig.episodes_per_update) != PPOConfig():
+    plain = PPOConfig(episodes_per_update=config.ppo.episodes_per_update)
+    given = [each.name for each in fields(plain) if getattr(config.ppo, each.name) != getattr(plain, each.name)]
+    if given:
         raise ValueError(
-            f"the agent is {config.agent!r}, which does not read the options of PPO; leave them out, or give its own: "
-            """--agent-args '{"name": value}'"""
+            f"the agent is {config.agent!r}, which does not read the options of PPO; leave out {', '.join(given)}, or give its "
+            """own: --agent-args '{"name": value}'"""
         )
     if not (inspect.isclass(make_agent) or inspect.isfunction(make_agent)):
         if config.agent_args:
@@ -192,7 +197,20 @@ def build_envs(config: TrainConfig, task: Task, device: str, group_size: int = 1
     )
 
 
-def _check_groups(config: TrainConfig, group_size: int) -> None:
+@contextmanager
+def _closed(envs: TextGenVectorEnv) -> Iterator[None]:
+    """Close an environment however the run ends: its reward workers would go on."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # after an exception, releases that are due are owed to nobody
+            envs.close()
+
+
+def _check_groups(config: TrainConfig, group_size: Any) -> None:
+    if not isinstance(group_size, int) or group_size < 1:
+        raise ValueError(f"the agent's group_size is {group_size!r}; it must be a whole number, at least 1")
     if config.num_slots % group_size:
         raise ValueError(
             f"num_slots is {config.num_slots} and the agent's group_size {group_size}; give a multiple, such as --num-slots "

@@ -154,7 +154,7 @@ class TrainConfig:
 def write_config(config: TrainConfig, path: Path) -> None:
     """Write a run's options as JSON; objects as what they print, which cannot be read back."""
     values = asdict(replace(config, task=None, agent=None)) | {"task": config.task, "agent": config.agent}
-    write_json(path, {each.name: values[each.name] for each in fields(config)})
+    write_json(path, {each.name: values[each.name] for each in fields(config)}, default=str)
 
 
 def resumed(config: TrainConfig) -> TrainConfig:
