@@ -92,6 +92,7 @@ def test_tasks_are_listed(capsys):
     out = capsys.readouterr().out
     assert "number_duel" in out
     assert "ThreeSentences-v0" in out
+    assert "…" not in out  # an id that is cut cannot be given
 
 
 def test_bench_speed_prints_the_tables_and_writes_the_report(tmp_path, capsys):

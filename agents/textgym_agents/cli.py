@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
@@ -93,7 +93,7 @@ def _train(config: TrainConfig) -> None:
 
 def _tasks() -> None:
     """List the shipped tasks."""
-    table = Table("name", "environment id", "what it is", title="tasks")
+    table = Table(Column("name", overflow="fold"), Column("environment id", overflow="fold"), "what it is", title="tasks")
     for name, target in TASKS.items():
         task = resolve_name(target)
         table.add_row(name, f"textgym/{task.__name__}-v0", (task.__doc__ or "").strip().splitlines()[0])

@@ -87,7 +87,7 @@ class PPOConfig:
     """"bf16": matrix products of the update run in bfloat16, softmax and weights stay in the model's own precision."""
     compile: bool = False
     """Compile the training pass with ``torch.compile``; needs a C++ compiler on a CPU, where a model of 2 layers x 128 was seen
-    to take 92 s to compile and to be no faster."""
+    to take 92 s to compile and to be no faster. Not with ``gradient_checkpointing``."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -99,6 +99,11 @@ class PPOConfig:
         in_range(self, "clip_coef", "clip_coef_high", "max_grad_norm", "value_clip", "target_kl", above=0, most=math.inf)
         in_range(self, "dual_clip", above=1, most=math.inf)
         self._check_kl()
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError(
+                "compile and gradient_checkpointing are both True, and tracing layers that are checkpointed was seen to end in an "
+                "internal error of torch 2.13; give one of the two"
+            )
         if self.credit == "whole_stream" and not self.gamma == self.gae_lambda == 1:
             raise ValueError(
                 f"credit is whole_stream with gamma {self.gamma} and gae_lambda {self.gae_lambda}; whole-stream returns are "
