@@ -93,7 +93,7 @@ class CausalLMPolicy:
 
     def reseed(self, seed: int) -> None:
         """Let the policy's own generator begin anew from ``seed``."""
-        self._generator.manual_seed(seed)
+        self.generator.manual_seed(seed)
 
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
         """Forget what the cache holds of ``slots``: their episodes ended, or the weights have changed since."""

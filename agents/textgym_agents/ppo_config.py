@@ -101,8 +101,8 @@ class PPOConfig:
         self._check_kl()
         if self.compile and self.gradient_checkpointing:
             raise ValueError(
-                "compile and gradient_checkpointing are both True, and tracing layers that are checkpointed was seen to end in an "
-                "internal error of torch 2.13; give one of the two"
+                "compile and gradient_checkpointing are both True, and tracing layers that are checkpointed was seen to end in "
+                "an internal error of torch 2.13; give one of the two"
             )
         if self.credit == "whole_stream" and not self.gamma == self.gae_lambda == 1:
             raise ValueError(
