@@ -3,10 +3,12 @@
 import json
 import re
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
+from run_kit import contents, cut_off
 from textgym_agents.agent import AGENTS, find_agent
 from textgym_agents.agent_config import config_type
 from textgym_agents.ppo import PPOConfig
@@ -17,26 +19,43 @@ from textgym import PromptTask
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "AGENTS.md").read_text(encoding="utf-8")
 
 
+def write_code(folder, monkeypatch):
+    """Put the page's agents where they can be imported; returns the code of the first one."""
+    for name in ("my_agent", "my_resumable_agent"):
+        (code,) = re.findall(rf"```python\n(# {name}.py\n.*?)```", PAGE, re.DOTALL)
+        (folder / f"{name}.py").write_text(code)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(folder)
+    return (folder / "my_agent.py").read_text()
+
+
 def test_the_agent_of_the_page_learns(letters, tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(# my_agent.py\n.*?)```", PAGE, re.DOTALL)
-    assert code.count("\n") <= 44
-    (tmp_path / "my_agent.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
+    assert write_code(tmp_path, monkeypatch).count("\n") <= 45
     task = PromptTask(
         ["a"], letters, lambda episodes: [float(e.text.count("b")) for e in episodes], max_new_tokens=6,
         score_fn=lambda episodes: sum(e.text.count("b") for e in episodes) / len(episodes) / 6,
     )  # fmt: skip
     sizes = {"num_slots": 32, "updates": 40, "ppo": PPOConfig(episodes_per_update=32), "layers": 1, "width": 32}
-    try:
-        run = train(
-            TrainConfig(task=task, agent="my_agent:MyAgent", device="cpu", eval_episodes=64, out=tmp_path / "run", **sizes)
-        )
-    finally:
-        sys.modules.pop("my_agent", None)
+    run = train(TrainConfig(task=task, agent="my_agent:MyAgent", device="cpu", eval_episodes=64, out=tmp_path / "run", **sizes))
     assert run.before["score"] < 0.3
     assert run.after["score"] > 0.6
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(rows[-1])["episodes"] == 40 * 32  # episodes_per_update followed the run's
+
+
+def test_a_resumed_run_of_an_agent_from_outside_ends_bit_identical_with_an_uninterrupted_one(tmp_path, monkeypatch):
+    write_code(tmp_path, monkeypatch)
+    config = TrainConfig(
+        agent="my_resumable_agent:MyResumableAgent", updates=5, num_slots=8, warmup_steps=3, eval_episodes=8, device="cpu",
+        checkpoint_every=2, ppo=PPOConfig(episodes_per_update=8),
+    )  # fmt: skip
+    train(replace(config, out=tmp_path / "whole"))
+    cut_off(replace(config, out=tmp_path / "cut"), monkeypatch, after=3)
+    train(TrainConfig(resume=tmp_path / "cut"))
+    whole, cut = (contents(tmp_path / name) for name in ("whole", "cut"))
+    assert whole[1:] == cut[1:]
+    for name in whole[0]:
+        assert all(torch.equal(tensor, cut[0][name][key]) for key, tensor in whole[0][name].items()), name
 
 
 @pytest.mark.parametrize("name", AGENTS)

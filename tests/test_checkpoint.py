@@ -166,3 +166,23 @@ def test_a_json_file_is_replaced_in_one_step(tmp_path):
     write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 2}
     assert [item.name for item in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_only_what_can_be_written_is_and_only_generators_that_were_saved_are_set(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    generators = {"policy": torch.Generator()}
+    optimizer.state[model.weight]["momentum_buffer"] = None  # an optimizer may keep nothing under a name
+    save_learning(tmp_path, model, optimizer, generators, {"done": 3})
+    assert load_learning(tmp_path, model, optimizer, generators) == {"done": 3}
+    with pytest.raises(ValueError, match=r"holds the generators \['policy'\] but \['order', 'policy'\] are given"):
+        load_learning(tmp_path, model, optimizer, {**generators, "order": torch.Generator()})
+    optimizer.state[model.weight]["steps"] = [1]
+    with pytest.raises(TypeError, match=r"SGD keeps 0\.steps \(list\), and only tensors can be written"):
+        save_learning(tmp_path, model, optimizer, generators, {})
+
+
+def test_what_json_has_no_word_for_is_refused_and_not_written_as_text(tmp_path):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(tmp_path / "a.json", {"coefficient": torch.tensor(0.1)})
+    assert not (tmp_path / "a.json").exists()

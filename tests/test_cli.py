@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from textgym_agents.cli import main
@@ -69,11 +70,29 @@ def test_wrong_names_are_told_in_one_line(capsys):
     assert "Did you mean 'number_duel'" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize(
+    ("args", "match"),
+    [
+        (["--episodes-per-update", "64"], "Error parsing config: num_slots is 256 but .* give --num-slots 64 too"),
+        (["--learning-rate", "inf"], "Error parsing config.ppo: learning_rate is inf; it must be above 0 and finite"),
+    ],
+    ids=str,
+)
+def test_wrong_values_are_told_without_inner_names(capsys, args, match):
+    with pytest.raises(SystemExit):
+        main(["train", *args])
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert re.search(match, said)
+    assert "dummy" not in said
+    assert "see textgym train --help" in said
+
+
 def test_tasks_are_listed(capsys):
     main(["tasks"])
     out = capsys.readouterr().out
     assert "number_duel" in out
     assert "ThreeSentences-v0" in out
+    assert "…" not in out  # an id that is cut cannot be given
 
 
 def test_bench_speed_prints_the_tables_and_writes_the_report(tmp_path, capsys):

@@ -374,9 +374,9 @@ def test_a_resumed_collector_goes_on_bit_for_bit(letters):
         with torch.no_grad():
             policy.model.value_head.bias.add_(0.5)  # an update
         if resume:
-            state = policy._generator.get_state()
+            state = policy.generator.get_state()
             collector.policy = CausalLMPolicy(policy.model, 3)
-            collector.policy._generator.set_state(state)
+            collector.policy.generator.set_state(state)
         results.append(collector.collect(12))
     for name in ("ids", "logprobs", "values", "policy_version"):
         assert torch.equal(getattr(results[0], name), getattr(results[1], name)), name

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from agent_kit import play_kit, weights
+from agent_kit import CONTEXT, build_lm, play_kit, weights
 from safetensors.torch import load_file
-from textgym_agents import collect
+from textgym_agents import ActorCritic, CausalLMPolicy, collect
 from textgym_agents.learner import Learner, check_group_size, updates_of
 from textgym_agents.losses import masked_mean
 
@@ -55,7 +55,10 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_names_the_episodes_F15(
     assert torch.equal(before, weights(policy))
 
 
-def test_a_policy_without_a_language_model_is_refused():
+def test_a_policy_without_a_language_model_or_with_values_that_nobody_reads_is_refused(letters):
+    two = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT, build_lm("gpt2", len(letters)))
+    with pytest.raises(ValueError, match="leave out --value-model separate, or use ppo"):
+        Learner(CausalLMPolicy(two, 1), learning_rate=0.1)
     with pytest.raises(TypeError, match="the policy is a object; this agent improves a CausalLMPolicy"):
         Learner(object(), learning_rate=0.1)
 

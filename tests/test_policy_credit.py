@@ -42,7 +42,7 @@ def test_continuations_are_the_policy_s_and_drawn_by_the_texts(letters):
     bind_policy(task, policy)
     assert task.assigner.continuations.asked.policy.temperature == 0.7
     episodes, first = released(task)
-    policy._generator.manual_seed(99)  # nothing that the learner draws matters
+    policy.generator.manual_seed(99)  # nothing that the learner draws matters
     again = released(task)[1]
     assert any(np.count_nonzero(release.token_rewards) > 1 for release in first)
     for episode, one, other in zip(episodes, first, again, strict=True):

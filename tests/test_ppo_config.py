@@ -31,6 +31,7 @@ from textgym_agents import PPOConfig
         {"microbatch_tokens": 0},
         {"precision": "fp16"},
         {"value_coef": float("nan")},
+        {"compile": True, "gradient_checkpointing": True},
     ],
 )
 def test_wrong_options_are_refused_by_name(changes):

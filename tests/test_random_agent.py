@@ -26,3 +26,11 @@ def test_it_plays_its_budget_and_is_read_back(letters, tmp_path):
     other = RandomAgent(SimpleNamespace(model=SimpleNamespace(vocab_size=3)))
     other.load(tmp_path)
     assert other.policy.vocab_size == len(letters)
+
+
+def test_where_the_task_has_action_masks_only_allowed_tokens_are_drawn_all_alike():
+    allowed = torch.tensor([[False, True, False, True, True], [True, False, False, False, False]]).repeat(1500, 1)
+    step = RandomPolicy(5, seed=0).act(np.zeros((3000, 3)), np.arange(3000), allowed)
+    assert allowed.gather(1, step.tokens[:, None]).all()
+    assert (step.tokens[::2].bincount(minlength=5)[[1, 3, 4]] > 400).all()
+    assert step.logprobs[:2].tolist() == [pytest.approx(-math.log(3)), 0.0]

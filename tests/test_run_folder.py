@@ -3,12 +3,14 @@
 import json
 import math
 import re
+import threading
 from dataclasses import replace
 
 import pytest
 import torch
+from run_kit import contents, cut_off
 from safetensors.torch import load_file
-from textgym_agents import PPO, PPOConfig, checkpoint, collect, model, run_folder
+from textgym_agents import PPO, PPOConfig, checkpoint, collect, model
 from textgym_agents.checkpoint import newest_version
 from textgym_agents.guard import AgentError
 from textgym_agents.random_agent import RandomPolicy
@@ -215,9 +217,13 @@ def test_a_class_that_lacks_a_method_is_told_before_it_learns(tmp_path):
         ({"agent": "rloo", "agent_args": {"group_size": 2.5}}, "'group_size' of RLOO is 2.5; it must be int"),
         (
             {"agent": "rloo", "agent_args": {"episodes_per_update": 18}},
-            "is 18; it must be at least 1 and at most the budget, 16",
+            "is 18; it must be a whole number, at least 1 and at most the budget, 16",
         ),
-        ({"agent": "random", "agent_args": {"episodes_per_update": 0}}, "is 0; it must be at least 1"),
+        (
+            {"agent": "rloo", "agent_args": {"episodes_per_update": 4}},
+            "num_slots is 8 but the agent's episodes_per_update is 4, and there may be as many slots at most",
+        ),
+        ({"agent": "random", "agent_args": {"episodes_per_update": 0}}, "is 0; it must be a whole number, at least 1"),
         ({"agent": Plain, "agent_args": {"sed": 4}}, "Plain: got an unexpected keyword argument 'sed'. Did you mean 'seed'"),
         (
             {"ppo": PPOConfig(episodes_per_update=8), "agent_args": {"epochs": 2}},
@@ -230,6 +236,25 @@ def test_options_of_an_agent_are_checked_before_the_warm_up(tmp_path, changes, m
     with pytest.raises(ValueError, match=re.escape(match)):
         train(TrainConfig(out=tmp_path / "run", **{**OTHERS, **changes}))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("size", [0, 2.5, None])
+def test_a_group_size_that_is_none_is_refused(tmp_path, size):
+    class Odd(Plain):
+        group_size = size
+
+    with pytest.raises(ValueError, match=f"the agent's group_size is {size!r}; it must be a whole number, at least 1"):
+        train(TrainConfig(agent=Odd, out=tmp_path, **OTHERS))
+
+
+def test_reward_workers_stop_however_a_run_ends(tmp_path):
+    running = {thread for thread in threading.enumerate() if thread.name == "textgym-reward"}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(TrainConfig(agent=ActRaises, reward_workers=2, out=tmp_path, **OTHERS))
+    left = {thread for thread in threading.enumerate() if thread.name == "textgym-reward"} - running
+    for thread in left:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in left)
 
 
 def test_slots_that_cannot_be_grouped_are_refused_with_the_next_step(tmp_path):
@@ -248,33 +273,6 @@ def test_every_shipped_agent_goes_through_the_same_command(tmp_path, agent):
     assert (tmp_path / "policy").exists() == (agent != "random")
 
 
-class StopError(Exception):
-    """Ends a run in the middle."""
-
-
-def cut_off(config, monkeypatch, after):
-    """Run until the agent has told its figures ``after`` times, then raise out of the run."""
-    told = []
-
-    def check(figures, who):
-        if len(told) == after:
-            raise StopError
-        told.append(figures)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "check_figures", check)
-        with pytest.raises(StopError):
-            train(config)
-
-
-def contents(folder):
-    weights = {name: load_file(folder / name) for name in ("policy/model.safetensors", "value_head.safetensors")}
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    seconds = ("collect_seconds", "update_seconds")
-    rows = [{name: value for name, value in row.items() if name not in seconds} for row in rows]
-    return weights, rows, {k: v for k, v in json.loads((folder / "result.json").read_text()).items() if k != "seconds"}
-
-
 PPO_STATE = PPOConfig(
     episodes_per_update=8, minibatch_episodes=4, epochs=2, kl_coef=0.1, kl_target=0.01, kl_horizon=20.0, scale_rewards=True
 )
@@ -290,12 +288,13 @@ def test_a_resumed_run_ends_bit_identical_with_an_uninterrupted_one_F32(tmp_path
     if agent == "reinforce":
         changes |= {"task": "random_walks", "layers": 1}
     config = TrainConfig(**{**SMALL, **changes})
-    train(replace(config, out=tmp_path / "whole"))
+    began = train(replace(config, out=tmp_path / "whole"))
     cut_off(replace(config, out=tmp_path / "cut"), monkeypatch, after=3)
     assert not (tmp_path / "cut" / "result.json").exists()
     assert len((tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()) == 3  # one of them after the checkpoint
     run = train(TrainConfig(resume=tmp_path / "cut"))
-    assert run.examples_before == []
+    shown = [[(e.prompt.text, e.text, r.token_rewards.tolist()) for e, r in each.examples_before] for each in (began, run)]
+    assert len(shown[0]) == 4 and shown[0] == shown[1]  # the table shows what was written before the first part of the run
     (whole, rows, result), (cut, rows_cut, result_cut) = (contents(tmp_path / name) for name in ("whole", "cut"))
     assert rows == rows_cut
     assert result == result_cut

@@ -153,6 +153,11 @@ def test_collect_and_update_run_on_cuda(tmp_path):
         {"warmup_batch": 0},
         {"warmup_draw": 100},
         {"warmup_draw": 0},
+        {"warmup_learning_rate": float("inf")},
+        {"temperature": 0.0},
+        {"top_p": 1.5},
+        {"top_k": 0},
+        {"dtype": "float16"},
     ],
     ids=str,
 )
@@ -199,7 +204,7 @@ def test_a_model_without_its_tokenizer_or_that_is_not_there_is_refused(byte_bpe,
     build_lm("gpt2", 400, context=64).save_pretrained(tmp_path / "lm")
     with pytest.raises(ValueError, match="has no tokenizer files"):
         train(TrainConfig(model=str(tmp_path / "lm"), out=tmp_path / "run", **SMALL))
-    with pytest.raises(ValueError, match="cannot load"):
+    with pytest.raises(ValueError, match=r"cannot load .* as a model's name \(there is no such folder\)"):
         train(TrainConfig(model=str(tmp_path / "nothing"), out=tmp_path / "run", **SMALL))
 
 
@@ -213,7 +218,7 @@ def test_a_run_folder_is_never_written_twice(tmp_path):
 
 
 def test_options_that_the_agent_does_not_read_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="does not read the options of PPO"):
+    with pytest.raises(ValueError, match="does not read the options of PPO; leave out gae_lambda, or give its own"):
         train(TrainConfig(agent=Quiet, out=tmp_path, **{**SMALL, "ppo": PPOConfig(gae_lambda=0.5)}))
 
 
@@ -277,7 +282,7 @@ def test_adapters_learn_with_a_reference_that_needs_no_copy(tmp_path):
     [
         ({"lora_targets": ("c_attn", "q_prj")}, "'q_prj'"),
         ({"lora_targets": ("wte",)}, "'wte'"),
-        ({"lora_alpha": 0.0}, "alpha 0.0"),
+        ({"lora_alpha": 0.0}, r"lora_alpha is 0\.0"),
         ({}, "need peft"),
     ],
     ids=str,

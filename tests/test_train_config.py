@@ -1,9 +1,10 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
 from textgym_agents.ppo import PPOConfig
-from textgym_agents.train_config import TrainConfig, resumed, write_config
+from textgym_agents.train_config import JSON, TrainConfig, resumed, write_config
 
 from textgym.tasks.number_duel import NumberDuel
 
@@ -48,3 +49,19 @@ def test_what_is_written_is_in_the_order_of_the_fields(tmp_path):
 def test_a_negative_checkpoint_every_is_refused():
     with pytest.raises(ValueError, match="checkpoint_every is -1"):
         TrainConfig(checkpoint_every=-1)
+
+
+def test_more_slots_than_an_update_has_episodes_are_refused_with_the_options_to_give():
+    with pytest.raises(ValueError, match=r"num_slots is 256 but an update collects 64 .* give --num-slots 64 too, or"):
+        TrainConfig(ppo=PPOConfig(episodes_per_update=64))
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [("rate=3", "Expecting value"), ("[1]", "it is a list"), ('{"rate": Infinity}', "Infinity is no number")],
+    ids=str,
+)
+def test_what_is_no_json_object_is_said_with_one_that_is(text, match):
+    assert JSON.instance_from_str(['{"rate": 1}']) == {"rate": 1}
+    with pytest.raises(ValueError, match=rf"{re.escape(repr(text))} is no JSON object \({match}.*\); give one, such as"):
+        JSON.instance_from_str([text])

@@ -28,7 +28,7 @@ for kind, config, group_size in (
     demonstrations = [("a", "bcd"), ("a", "ef"), ("a", "g")]
     policy, envs = play_kit(letters, group_size=group_size, demonstrations=demonstrations)
     envs.reset(seed=8 * rank)
-    policy._generator.manual_seed(rank)
+    policy.generator.manual_seed(rank)
     seen: list[float] = []
     kind(policy, config).learn(envs, 16, lambda figures, seen=seen: seen.append(figures["loss"]))
     learned |= {kind.__name__: weights(policy), f"{kind.__name__} loss": torch.tensor(seen)}

@@ -2,6 +2,7 @@
 
 from textgym_agents.agent import Agent, resolve_agent
 from textgym_agents.best_of_n import BestOfN, BestOfNConfig
+from textgym_agents.checkpoint import load_learning, save_learning
 from textgym_agents.cloning import Cloning, CloningConfig
 from textgym_agents.collector import Collector, collect
 from textgym_agents.guard import AgentError
@@ -41,8 +42,10 @@ __all__ = [
     "Rollout",
     "Step",
     "collect",
+    "load_learning",
     "load_lm",
     "resolve_agent",
+    "save_learning",
     "stream_gae",
     "tiny_gpt2",
     "warm_up",

@@ -8,25 +8,51 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
+import sys
 import types
-from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from numbers import Integral, Real
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+FINITE = sys.float_info.max
+"""Most that an option may be which must be finite."""
 
 
-def at_least(config: Any, least: float, *names: str) -> None:
-    """Raise ValueError where an option is below ``least``."""
+def check_types(config: Any) -> None:
+    """Raise ValueError where a field of a dataclass holds a value that is not of its annotated type, or is nan."""
+    hints = get_type_hints(type(config))
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if not fits(value, hints[each.name]) or value != value:
+            _refuse(config, each.name, "be a number" if value != value else f"be {_say(hints[each.name])}")
+
+
+def at_least(config: Any, least: float, *names: str, most: float = FINITE) -> None:
+    """Raise ValueError where an option is below ``least``, or above ``most``: infinity only where that is said."""
     for name in names:
-        if not getattr(config, name) >= least:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least {least}")
+        value = getattr(config, name)
+        if value is not None and not least <= value <= most:
+            _refuse(config, name, f"be at least {least}{_up_to(most)}")
 
 
-def in_range(config: Any, *names: str, above: float, most: float = float("inf")) -> None:
-    """Raise ValueError where an option is not above ``above`` and at most ``most``."""
+def in_range(config: Any, *names: str, above: float, most: float = FINITE) -> None:
+    """Raise ValueError where an option is not above ``above`` and at most ``most``: infinity only where that is said."""
     for name in names:
-        if not above < getattr(config, name) <= most:
-            limit = "" if most == float("inf") else f" and at most {most}"
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be above {above}{limit}")
+        value = getattr(config, name)
+        if value is not None and not above < value <= most:
+            _refuse(config, name, f"be above {above}{_up_to(most)}")
+
+
+def _up_to(most: float) -> str:
+    return {FINITE: " and finite", math.inf: ""}.get(most, f" and at most {most}")
+
+
+def _refuse(config: Any, name: str, allowed: str) -> NoReturn:
+    default = getattr(type(config), name, MISSING)
+    hint = "" if default is MISSING else f"; leave it out for its default, {default!r}"
+    raise ValueError(f"{name} is {getattr(config, name)!r}; it must {allowed}{hint}")
 
 
 def whole_groups(config: Any) -> None:
@@ -61,12 +87,12 @@ def options(factory: Callable[..., Any], given: Mapping[str, Any], defaults: Map
     kind = config_type(factory)
     name_of = getattr(factory, "__name__", type(factory).__name__)
     if kind is None:
-        known, hints = _parameters(factory), _hints(factory)
+        known = _parameters(factory)
         for name, value in given.items():
             if name == "seed":
                 raise ValueError(f"the seed of {name_of} is the run's own; leave it out of its options and give --seed")
-            if not fits(value, hints.get(name, Any)):
-                raise ValueError(f"the option {name!r} of {name_of} is {value!r}; it must be {_say(hints[name])}")
+            if name in known and not fits(value, hint := _hint_of(factory, known[name])):
+                raise ValueError(f"the option {name!r} of {name_of} is {value!r}; it must be {_say(hint)}")
         return {name: value for name, value in defaults.items() if name in known} | dict(given)
     known = {field.name for field in fields(kind)}
     hints = get_type_hints(kind)
@@ -87,11 +113,19 @@ def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _parameters(factory: Callable[..., Any]) -> list[str]:
+def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
-        return list(inspect.signature(factory).parameters)
+        return inspect.signature(factory).parameters
     except (TypeError, ValueError):
-        return []
+        return {}
+
+
+def _hint_of(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """Give the annotation of an argument, or, where there is none, what its default says: a number, a text, true or false."""
+    if parameter.annotation is not parameter.empty:
+        return _hints(factory).get(parameter.name, Any)
+    kind = type(parameter.default)
+    return kind if kind in (bool, str, list, dict) else float if kind in (int, float) else Any
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -101,10 +135,13 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, kind) for kind in get_args(hint))
     if origin is Literal:
         return value in get_args(hint)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (float, int):
+        return isinstance(value, Real if hint is float else Integral) and not isinstance(value, bool)
+    if (kind := origin or hint) in (list, tuple, Sequence):
+        parts = [each for each in get_args(hint) if each is not ...]
+        return isinstance(value, list | tuple) and (len(parts) != 1 or all(fits(each, parts[0]) for each in value))
+    if kind in (dict, Mapping):
+        return isinstance(value, Mapping)
     if hint in (bool, str):
         return isinstance(value, hint)
     return value is None if hint is types.NoneType else True
@@ -115,4 +152,4 @@ def _say(hint: Any) -> str:
         return " or ".join(_say(kind) for kind in get_args(hint))
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(repr, get_args(hint)))
-    return "None" if hint is types.NoneType else getattr(hint, "__name__", str(hint))
+    return "None" if hint is types.NoneType else str(hint) if get_origin(hint) else getattr(hint, "__name__", str(hint))

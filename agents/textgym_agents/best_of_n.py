@@ -5,6 +5,7 @@ Left out on purpose: any weight. What is kept is kept whole, as in supervised fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from textgym_agents.agent_config import at_least, in_range, whole_groups
+from textgym_agents.agent_config import at_least, check_types, in_range, whole_groups
 from textgym_agents.checkpoint import write_whole
 from textgym_agents.collector import Collector
 from textgym_agents.figures import summary
@@ -43,10 +44,12 @@ class BestOfNConfig:
     """Clip the gradient's norm."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         at_least(self, 2, "group_size")
         at_least(self, 1, "episodes_per_update", "epochs", "minibatch_episodes")
         whole_groups(self)
-        in_range(self, "learning_rate", "max_grad_norm", above=0)
+        in_range(self, "learning_rate", above=0)
+        in_range(self, "max_grad_norm", above=0, most=math.inf)
 
 
 class BestOfN:

@@ -100,16 +100,22 @@ def save_learning(
         folder: is there.
         model: every weight of it, adapters unmerged.
         optimizer: of ``torch.optim``, or ``accelerate``'s around one.
-        generators: by name.
+        generators: by name; ``policy.generator`` of a ``CausalLMPolicy``, and whatever else is drawn from.
         numbers: what JSON can hold.
         reference: a frozen model beside it.
+
+    Raises:
+        TypeError: the optimizer keeps something that is no tensor, or a number is none that JSON can hold.
     """
     folder = Path(folder)
     save_model(model, str(folder / "model.safetensors"))
     if reference is not None:
         save_model(reference, str(folder / "reference.safetensors"))
     state = optimizer.state_dict()
-    moments = {f"{i}.{name}": x.contiguous() for i, entry in state["state"].items() for name, x in entry.items()}
+    moments = {f"{i}.{name}": x for i, entry in state["state"].items() for name, x in entry.items() if x is not None}
+    if odd := [f"{name} ({type(x).__name__})" for name, x in moments.items() if not isinstance(x, Tensor)]:
+        raise TypeError(f"{type(optimizer).__name__} keeps {odd[0]}, and only tensors can be written; save it in your own way")
+    moments = {name: x.contiguous() for name, x in moments.items()}
     save_file(moments, str(folder / "optimizer.safetensors"))
     rates = [{name: value for name, value in group.items() if name != "params"} for group in state["param_groups"]]
     save_file({name: each.get_state() for name, each in generators.items()}, str(folder / "generators.safetensors"))
@@ -126,12 +132,17 @@ def load_learning(
     """Read what ``save_learning`` wrote into objects built as they were then. Returns the numbers.
 
     Raises:
-        ValueError: one of the two has a reference and the other has not.
+        ValueError: one of the two has a reference and the other has not, or they have generators of other names.
         RuntimeError: the model is of another shape.
     """
     folder = Path(folder)
     if (folder / "reference.safetensors").exists() != (reference is not None):
         raise ValueError(f"{folder} and this agent differ in whether there is a reference; build it as it was saved")
+    states = load_file(str(folder / "generators.safetensors"))
+    if states.keys() != generators.keys():
+        raise ValueError(
+            f"{folder} holds the generators {sorted(states)} but {sorted(generators)} are given; give those that were saved"
+        )
     load_model(model, str(folder / "model.safetensors"))
     if reference is not None:
         load_model(reference, str(folder / "reference.safetensors"))
@@ -142,7 +153,7 @@ def load_learning(
         entries.setdefault(int(number), {})[name] = tensor
     groups = [old | new for old, new in zip(optimizer.state_dict()["param_groups"], numbers.pop("param_groups"), strict=True)]
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
-    for name, state in load_file(str(folder / "generators.safetensors")).items():
+    for name, state in states.items():
         generators[name].set_state(state)
     return numbers
 
@@ -158,8 +169,12 @@ def set_random_states(generators: tuple[np.random.Generator, ...], states: list[
         generator.bit_generator.state = state
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, in one step: a kill leaves the old one or the new one."""
+def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """Write a JSON file, in one step: a kill leaves the old one or the new one.
+
+    Raises:
+        TypeError: ``value`` holds what JSON has no word for, and ``default`` makes nothing of it.
+    """
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(value, indent=2, default=default) + "\n", encoding="utf-8")
     part.replace(path)

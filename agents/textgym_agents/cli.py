@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
@@ -42,17 +42,20 @@ def main(args: list[str] | None = None) -> None:
     sys.path.insert(0, os.getcwd())  # "module:Name" finds the user's own files, as `python -m` would
     transformers_logging.disable_progress_bar()  # ours is the only bar
     args = sys.argv[1:] if args is None else args
-    command = tyro.extras.SubcommandApp()
-    command.command(name="check")(_check)
-    command.command(name="tasks")(_tasks)
-    command.command(name="bench")(_bench)
+    commands: dict[str, Callable[..., None]] = {"check": _check, "tasks": _tasks, "bench": _bench}
     try:
         if args == ["bench"]:
             list_suites(Console())
             return
         defaults = preset(_given(args, "--task", DEFAULT_TASK), agent=_given(args, "--agent", "ppo"))
-        command.command(name="train")(_train_from(defaults))
-        command.cli(prog="textgym", description="Learn from rewards given to parts of a generated text.", args=args)
+        commands["train"] = _train_from(defaults)
+        if args and args[0] in commands:  # by itself, so that errors name the command's own options
+            tyro.cli(commands[args[0]], prog=f"textgym {args[0]}", args=args[1:])
+            return
+        every = tyro.extras.SubcommandApp()
+        for name, command in commands.items():
+            every.command(name=name)(command)
+        every.cli(prog="textgym", description="Learn from rewards given to parts of a generated text.", args=args)
     except (ValueError, TypeError) as error:
         if os.environ.get("TEXTGYM_TRACEBACK"):
             raise
@@ -90,7 +93,7 @@ def _train(config: TrainConfig) -> None:
 
 def _tasks() -> None:
     """List the shipped tasks."""
-    table = Table("name", "environment id", "what it is", title="tasks")
+    table = Table(Column("name", overflow="fold"), Column("environment id", overflow="fold"), "what it is", title="tasks")
     for name, target in TASKS.items():
         task = resolve_name(target)
         table.add_row(name, f"textgym/{task.__name__}-v0", (task.__doc__ or "").strip().splitlines()[0])
@@ -192,7 +195,8 @@ def _print_run(run: Run, console: Console) -> None:
         table.add_row(name, _figure(before), _figure(run.after[name]))
     console.print(table)
     for when, examples in (("before", run.examples_before), ("after", run.examples_after)):
-        console.print(f"written {when}, each token on the colour of its reward:")
+        if examples:  # a folder of an earlier version holds none
+            console.print(f"written {when}, each token on the colour of its reward:")
         for episode, release in examples:
             console.print("  ", Text(episode.prompt.text, style="dim"), token_heatmap(episode, release, run.tokenizer))
     console.print(f"run folder: {run.folder}", highlight=False)

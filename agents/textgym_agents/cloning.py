@@ -5,6 +5,7 @@ Left out on purpose: rewards and episodes of the policy's own. ``warm_up`` is th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from textgym_agents.agent_config import at_least, in_range
+from textgym_agents.agent_config import at_least, check_types, in_range
 from textgym_agents.checkpoint import write_whole
 from textgym_agents.learner import Learner, updates_of
 from textgym_agents.losses import masked_mean
@@ -36,8 +37,10 @@ class CloningConfig:
     """Clip the gradient's norm."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         at_least(self, 1, "episodes_per_update", "minibatch_episodes")
-        in_range(self, "learning_rate", "max_grad_norm", above=0)
+        in_range(self, "learning_rate", above=0)
+        in_range(self, "max_grad_norm", above=0, most=math.inf)
 
 
 class Cloning:

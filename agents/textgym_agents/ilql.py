@@ -7,6 +7,7 @@ buffer is not written).
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from textgym_agents.agent_config import at_least, in_range
+from textgym_agents.agent_config import at_least, check_types, in_range
 from textgym_agents.checkpoint import write_whole
 from textgym_agents.collector import Collector
 from textgym_agents.figures import summary
@@ -58,11 +59,13 @@ class ILQLConfig:
     """Clip the gradient's norm."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         at_least(self, 1, "episodes_per_update", "steps_per_update", "minibatch_episodes", "capacity")
         at_least(self, 0, "beta", "cql_coef", "clone_coef")
         in_range(self, "expectile", above=0, most=0.999)
         in_range(self, "gamma", "target_rate", above=0, most=1)
-        in_range(self, "learning_rate", "max_grad_norm", above=0)
+        in_range(self, "learning_rate", above=0)
+        in_range(self, "max_grad_norm", above=0, most=math.inf)
 
 
 class QModel(ActorCritic):

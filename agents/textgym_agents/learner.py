@@ -41,6 +41,7 @@ class Learner:
 
     Raises:
         TypeError: the policy is not one with a language model.
+        ValueError: it has a separate value model, which nothing would read.
     """
 
     def __init__(
@@ -54,6 +55,11 @@ class Learner:
     ) -> None:
         if not isinstance(policy, CausalLMPolicy):
             raise TypeError(f"the policy is a {type(policy).__name__}; this agent improves a CausalLMPolicy")
+        if modules is None and policy.model.value_lm is not None:
+            raise ValueError(
+                "this agent learns without values, so that a separate value model would only cost memory and passes; leave out "
+                "--value-model separate, or use ppo"
+            )
         self.policy = policy
         self.learning_rate = learning_rate
         self.max_grad_norm = max_grad_norm
@@ -142,7 +148,7 @@ class Learner:
         self.progress = load_learning(folder, self.policy.model, self.optimizer, generators, reference)["progress"]
 
     def _state(self, shuffle: torch.Generator | None, reference: Any) -> tuple[dict[str, torch.Generator], Any]:
-        generators = {"policy": self.policy._generator} | ({} if shuffle is None else {"shuffle": shuffle})
+        generators = {"policy": self.policy.generator} | ({} if shuffle is None else {"shuffle": shuffle})
         return generators, reference if isinstance(reference, nn.Module) else None  # adapters switched off are no module
 
 

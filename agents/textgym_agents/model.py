@@ -310,4 +310,5 @@ def _load(kind: Any, name_or_path: str, **kwargs: Any) -> Any:
     try:
         return kind.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot load {name_or_path!r} as a folder or a model's name: {error}") from error
+        what = "a folder" if Path(name_or_path).is_dir() else "a model's name (there is no such folder)"
+        raise ValueError(f"cannot load {name_or_path!r} as {what}: {error}") from error

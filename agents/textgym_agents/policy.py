@@ -81,7 +81,8 @@ class CausalLMPolicy:
         self.num_slots = num_slots
         self.device = model.lm.device
         self._on_host = self.device.type == "cpu"
-        self._generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        """What tokens are drawn by; a state that shall be resumed exactly holds it (``save_learning``)."""
         self._decoder = Decoder(model, num_slots, self.sampling)
         self._rows = SlotRows(num_slots)
 
@@ -92,7 +93,7 @@ class CausalLMPolicy:
 
     def reseed(self, seed: int) -> None:
         """Let the policy's own generator begin anew from ``seed``."""
-        self._generator.manual_seed(seed)
+        self.generator.manual_seed(seed)
 
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
         """Forget what the cache holds of ``slots``: their episodes ended, or the weights have changed since."""
@@ -145,7 +146,7 @@ class CausalLMPolicy:
                 "make ActorCritic with the environment's context_length"
             )
         self._take_rows(slots, lengths)
-        uniforms = torch.rand(len(named), generator=self._generator, device=self.device)
+        uniforms = torch.rand(len(named), generator=self.generator, device=self.device)
         texts = _Texts(
             tokens, lengths, self._rows.row_of[slots], cached, uniforms, None if allowed is None else allowed.to(self.device)
         )

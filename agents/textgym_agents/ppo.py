@@ -181,7 +181,7 @@ class PPO:
 
     @property
     def _generators(self) -> dict[str, torch.Generator]:
-        return {"policy": self.policy._generator, "shuffle": self._shuffle}
+        return {"policy": self.policy.generator, "shuffle": self._shuffle}
 
     @property
     def _frozen(self) -> nn.Module | None:

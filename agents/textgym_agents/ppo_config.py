@@ -6,9 +6,11 @@ the policy's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal, get_args, get_type_hints
+import math
+from dataclasses import dataclass
+from typing import Literal
 
+from textgym_agents.agent_config import at_least, check_types, in_range
 from textgym_agents.kl import Estimator
 
 
@@ -85,34 +87,23 @@ class PPOConfig:
     """"bf16": matrix products of the update run in bfloat16, softmax and weights stay in the model's own precision."""
     compile: bool = False
     """Compile the training pass with ``torch.compile``; needs a C++ compiler on a CPU, where a model of 2 layers x 128 was seen
-    to take 92 s to compile and to be no faster."""
+    to take 92 s to compile and to be no faster. Not with ``gradient_checkpointing``."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes_per_update", "epochs", "minibatch_episodes", "microbatch_tokens", "importance_cap"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
-        for name in ("learning_rate", "clip_coef", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("value_coef", "entropy_coef", "kl_coef"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        for name in ("value_clip", "target_kl", "clip_coef_high", "kl_target"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0, or None")
-        if self.max_staleness < 0:
-            raise ValueError(f"max_staleness is {self.max_staleness}; it must be at least 0")
-        if self.dual_clip is not None and not self.dual_clip > 1:
-            raise ValueError(f"dual_clip is {self.dual_clip}; it must be above 1 (3 is usual), or None")
-        hints = get_type_hints(type(self))
-        for name in (field.name for field in fields(self)):
-            allowed = get_args(hints[name])
-            if isinstance(allowed[0] if allowed else None, str) and getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
+        check_types(self)
+        at_least(self, 1, "episodes_per_update", "epochs", "minibatch_episodes", "microbatch_tokens")
+        at_least(self, 1, "importance_cap", most=math.inf)
+        at_least(self, 0, "gamma", "gae_lambda", most=1)
+        at_least(self, 0, "value_coef", "entropy_coef", "kl_coef", "max_staleness")
+        in_range(self, "learning_rate", "kl_target", "kl_horizon", above=0)
+        in_range(self, "clip_coef", "clip_coef_high", "max_grad_norm", "value_clip", "target_kl", above=0, most=math.inf)
+        in_range(self, "dual_clip", above=1, most=math.inf)
         self._check_kl()
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError(
+                "compile and gradient_checkpointing are both True, and tracing layers that are checkpointed was seen to end in "
+                "an internal error of torch 2.13; give one of the two"
+            )
         if self.credit == "whole_stream" and not self.gamma == self.gae_lambda == 1:
             raise ValueError(
                 f"credit is whole_stream with gamma {self.gamma} and gae_lambda {self.gae_lambda}; whole-stream returns are "

@@ -20,7 +20,7 @@ from textgym_agents.policy import Step
 
 
 class RandomPolicy:
-    """Draws each token uniformly: log pi = -log V.
+    """Draws each token uniformly: log pi = -log of how many there are, V or those that the task allows.
 
     Args:
         vocab_size: V.
@@ -31,14 +31,16 @@ class RandomPolicy:
         self.vocab_size = vocab_size
         self.rng = np.random.default_rng(seed)
 
-    def act(self, obs: Any, slots: Sequence[int] | np.ndarray) -> Step:
-        """Draw a token for each of ``slots``."""
+    def act(self, obs: Any, slots: Sequence[int] | np.ndarray, allowed: torch.Tensor | None = None) -> Step:
+        """Draw a token for each of ``slots``, among ``allowed``, bool (n, V), where the task has action masks."""
         n = len(slots)
-        tokens = torch.from_numpy(self.rng.integers(self.vocab_size, size=n))
         device = obs.device if isinstance(obs, torch.Tensor) else "cpu"
-        return Step(
-            tokens.to(device), torch.full((n,), -float(np.log(self.vocab_size)), device=device), torch.zeros(n, device=device)
-        )
+        counts = np.full(n, self.vocab_size) if allowed is None else allowed.sum(1).cpu().numpy()
+        tokens = torch.from_numpy(self.rng.integers(counts))
+        if allowed is not None:  # the token of that number among those allowed
+            tokens = torch.searchsorted(allowed.long().cumsum(1).cpu(), tokens[:, None] + 1).squeeze(1)
+        logprobs = -torch.from_numpy(np.log(counts)).float()
+        return Step(tokens.to(device), logprobs.to(device), torch.zeros(n, device=device))
 
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
         """Forget nothing: nothing is remembered."""

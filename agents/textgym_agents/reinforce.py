@@ -6,6 +6,7 @@ written, so that the gradient is that of the policy as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from textgym_agents.agent_config import at_least, in_range
+from textgym_agents.agent_config import at_least, check_types, in_range
 from textgym_agents.checkpoint import write_whole
 from textgym_agents.collector import Collector
 from textgym_agents.constant_total import assigner_of, warn_credit
@@ -43,8 +44,10 @@ class ReinforceConfig:
     """Scale advantages to deviation 1 over the collection."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         at_least(self, 1, "episodes_per_update")
-        in_range(self, "learning_rate", "max_grad_norm", above=0)
+        in_range(self, "learning_rate", above=0)
+        in_range(self, "max_grad_norm", above=0, most=math.inf)
 
 
 class Reinforce:

@@ -5,6 +5,7 @@ Left out on purpose: a critic. What the other members of a group got for the sam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from textgym_agents.agent_config import at_least, in_range, whole_groups
+from textgym_agents.agent_config import at_least, check_types, in_range, whole_groups
 from textgym_agents.checkpoint import write_whole
 from textgym_agents.collector import Collector
 from textgym_agents.constant_total import assigner_of, warn_credit
@@ -55,11 +56,13 @@ class RLOOConfig:
     """Clip the gradient's norm."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         at_least(self, 2, "group_size")
         at_least(self, 1, "episodes_per_update", "epochs", "minibatch_episodes")
         whole_groups(self)
         at_least(self, 0, "kl_coef")
-        in_range(self, "learning_rate", "max_grad_norm", "clip_coef", above=0)
+        in_range(self, "learning_rate", "clip_coef", above=0)
+        in_range(self, "max_grad_norm", above=0, most=math.inf)
 
 
 @dataclass(frozen=True)

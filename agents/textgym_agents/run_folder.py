@@ -1,7 +1,8 @@
 """The folder of a run: options, figures, checkpoints, the policy, the result; and that it survives whatever happens.
 
-Left out on purpose: what is done in a run, which is ``train``'s. The folder holds ``config.json``, ``metrics.jsonl``,
-``checkpoints/<number>/`` where they were asked for, what the agent's ``save`` wrote (``policy/`` and more), ``result.json``.
+Left out on purpose: what is done in a run, which is ``train``'s. The folder holds ``config.json``, ``before.jsonl`` (a few
+texts of the warmed-up model), ``metrics.jsonl``, ``checkpoints/<number>/`` where they were asked for, what the agent's ``save``
+wrote (``policy/`` and more), ``result.json``.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from textgym import Task, TextGenVectorEnv
+from textgym import Episode, Release, Task, TextGenVectorEnv
+from textgym.export import load_episodes, save_episodes
 from textgym_agents.agent import Agent
 from textgym_agents.checkpoint import (
     newest_version,
@@ -31,6 +33,7 @@ from textgym_agents.policy import CausalLMPolicy
 from textgym_agents.train_config import TrainConfig, write_config
 
 _RUN = "run.json"
+_BEFORE = "before.jsonl"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,18 @@ class RunFolder:
         """Read the figures that a resumed run began with."""
         assert config.resume is not None
         return _unfinite(_read_run(_checkpoint(config.resume))["before"])
+
+    def write_examples(self, examples: Sequence[tuple[Episode, Release]]) -> None:
+        """Write texts of the warmed-up model, so that a resumed run can show them too; without the task's own metadata."""
+        bare = [(replace(each, prompt=replace(each.prompt, metadata={})), release) for each, release in examples]
+        save_episodes(self.path / _BEFORE, bare)
+
+    @staticmethod
+    def examples(config: TrainConfig) -> list[tuple[Episode, Release]]:
+        """Read what ``write_examples`` wrote when the run began."""
+        assert config.resume is not None
+        path = config.resume / _BEFORE
+        return load_episodes(path) if path.exists() else []
 
     def write_result(
         self, before: Mapping[str, float], after: Mapping[str, float], seconds: float, best: Mapping[str, float]

@@ -9,8 +9,10 @@ import copy
 import inspect
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,7 @@ class Run:
     seconds: float
     """Wall-clock time of the run."""
     examples_before: list[tuple[Episode, Release]]
-    """A few episodes of the warmed-up model; none of a resumed run."""
+    """A few episodes of the warmed-up model; a resumed run has them from its folder, without the prompts' metadata."""
     examples_after: list[tuple[Episode, Release]]
     """A few episodes of the trained policy."""
     tokenizer: TextTokenizer
@@ -98,13 +100,16 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
         check_lora(policy.model, config.lora_rank, config.lora_alpha, config.lora_targets)
     folder = RunFolder.open(config, task) if process.is_main_process else None
     # 2) warm-up: the form of the task's texts, not yet its goal; a resumed run has it behind itself
-    played_before: list[tuple[Episode, Release]] = []
     if not config.resume:
         warm_up_policy(config, task, policy, reporter)
     prepare_learning(config, policy)
-    if not config.resume:
-        played_before = _play(config, task, policy, device)
-    before = judge(task, played_before) if played_before else RunFolder.before(config)
+    if config.resume:
+        before, examples_before = RunFolder.before(config), RunFolder.examples(config)
+    else:
+        played = _play(config, task, policy, device)
+        before, examples_before = judge(task, played), played[:4]
+        if folder is not None:
+            folder.write_examples(examples_before)
     agent = resolve_agent(make_agent, policy, seed=config.seed, **options)
     if config.checkpoint_every:
         check_resumable(agent, process.num_processes)
@@ -114,7 +119,8 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     budget = config.updates * config.ppo.episodes_per_update
     reporter.phase("learning", budget)
     metered = Metered(envs, budget, name_of(agent))
-    with Diary(folder, task, envs, agent, before, config, reporter.advance) as diary, kept(agent, folder, policy):
+    diary = Diary(folder, task, envs, agent, before, config, reporter.advance)
+    with _closed(envs), diary, kept(agent, folder, policy):
         agent.learn(metered, budget, diary)
         diary.check_learned(metered.ended)
         check_policy(agent)
@@ -129,7 +135,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
         seconds += diary.seconds_before
         folder.write_result(before, after, seconds, diary.best)
     path = Path(os.devnull) if folder is None else folder.path
-    return Run(path, before, after, seconds, played_before[:4], played[:4], policy.model.tokenizer)
+    return Run(path, before, after, seconds, examples_before, played[:4], policy.model.tokenizer)
 
 
 def agent_options(config: TrainConfig, make_agent: Any) -> dict[str, Any]:
@@ -145,10 +151,12 @@ def agent_options(config: TrainConfig, make_agent: Any) -> dict[str, Any]:
                 "--epochs 2, or from Python ppo=PPOConfig(epochs=2)"
             )
         return {"config": config.ppo}
-    if replace(config.ppo, episodes_per_update=PPOConfig.episodes_per_update) != PPOConfig():
+    plain = PPOConfig(episodes_per_update=config.ppo.episodes_per_update)
+    given = [each.name for each in fields(plain) if getattr(config.ppo, each.name) != getattr(plain, each.name)]
+    if given:
         raise ValueError(
-            f"the agent is {config.agent!r}, which does not read the options of PPO; leave them out, or give its own: "
-            """--agent-args '{"name": value}'"""
+            f"the agent is {config.agent!r}, which does not read the options of PPO; leave out {', '.join(given)}, or give its "
+            """own: --agent-args '{"name": value}'"""
         )
     if not (inspect.isclass(make_agent) or inspect.isfunction(make_agent)):
         if config.agent_args:
@@ -158,10 +166,15 @@ def agent_options(config: TrainConfig, make_agent: Any) -> dict[str, Any]:
     check_arguments(make_agent, None, seed=config.seed, **options)
     episodes = getattr(options.get("config"), "episodes_per_update", options.get("episodes_per_update"))
     budget = config.updates * config.ppo.episodes_per_update
-    if isinstance(episodes, int) and not 1 <= episodes <= budget:
+    if episodes is not None and not (isinstance(episodes, int) and 1 <= episodes <= budget):
         raise ValueError(
-            f"the agent's episodes_per_update is {episodes}; it must be at least 1 and at most the budget, {budget}: --updates "
-            "times --episodes-per-update"
+            f"the agent's episodes_per_update is {episodes!r}; it must be a whole number, at least 1 and at most the budget, "
+            f"{budget}: --updates times --episodes-per-update"
+        )
+    if episodes is not None and episodes < config.num_slots:
+        raise ValueError(
+            f"num_slots is {config.num_slots} but the agent's episodes_per_update is {episodes}, and there may be as "
+            f"many slots at most; give --num-slots {episodes} too"
         )
     _check_groups(config, getattr(options.get("config"), "group_size", 1))
     return options
@@ -187,7 +200,20 @@ def build_envs(config: TrainConfig, task: Task, device: str, group_size: int = 1
     )
 
 
-def _check_groups(config: TrainConfig, group_size: int) -> None:
+@contextmanager
+def _closed(envs: TextGenVectorEnv) -> Iterator[None]:
+    """Close an environment however the run ends: its reward workers would go on."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # after an exception, releases that are due are owed to nobody
+            envs.close()
+
+
+def _check_groups(config: TrainConfig, group_size: Any) -> None:
+    if not isinstance(group_size, int) or group_size < 1:
+        raise ValueError(f"the agent's group_size is {group_size!r}; it must be a whole number, at least 1")
     if config.num_slots % group_size:
         raise ValueError(
             f"num_slots is {config.num_slots} and the agent's group_size {group_size}; give a multiple, such as --num-slots "

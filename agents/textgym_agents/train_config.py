@@ -6,19 +6,42 @@ Left out on purpose: options of agents. PPO's are here because they are the comm
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from textgym_agents.agent_config import at_least, check_types, in_range
 from textgym_agents.checkpoint import write_json
 from textgym_agents.ppo_config import PPOConfig
+
+
+def _read_object(args: Sequence[str]) -> dict[str, Any]:
+    """Read a JSON object from the command line.
+
+    Raises:
+        ValueError: it is none; NaN and Infinity are no JSON.
+    """
+
+    def refuse(word: str) -> Any:
+        raise ValueError(f"{word} is no number")
+
+    try:
+        value = json.loads(args[0], parse_constant=refuse)
+        if not isinstance(value, dict):
+            raise ValueError(f"it is a {type(value).__name__}")
+    except ValueError as error:
+        raise ValueError(f"{args[0]!r} is no JSON object ({error}); give one, such as '{{\"name\": 1}}'") from None
+    return value
+
 
 JSON = tyro.constructors.PrimitiveConstructorSpec(
     nargs=1,
     metavar="JSON",
-    instance_from_str=lambda args: json.loads(args[0]),
+    instance_from_str=_read_object,
     is_instance=lambda value: isinstance(value, dict),
     str_from_instance=lambda value: [json.dumps(value)],
 )
@@ -107,33 +130,32 @@ class TrainConfig:
     """The options of PPO."""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "num_slots", "eval_episodes", "layers", "width", "heads", "warmup_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("warmup_steps", "lora_rank", "seed", "reward_workers", "checkpoint_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        check_types(self)
+        at_least(self, 1, "updates", "num_slots", "eval_episodes", "layers", "width", "heads", "warmup_batch", "top_k")
+        at_least(self, 0, "warmup_steps", "lora_rank", "seed", "reward_workers", "checkpoint_every")
+        in_range(self, "warmup_learning_rate", "temperature", "lora_alpha", above=0)
+        in_range(self, "top_p", above=0, most=1)
+        in_range(self, "reward_timeout", above=0, most=math.inf)
         if not self.lora_rank and (self.lora_alpha is not None or self.lora_targets):
             raise ValueError("lora_alpha and lora_targets are options of adapters; give lora_rank too")
         if not self.reward_workers and (self.reward_timeout is not None or self.reward_worker_kind != "thread"):
             raise ValueError("reward_timeout and reward_worker_kind are options of workers; give reward_workers too")
-        if self.reward_timeout is not None and not self.reward_timeout > 0:
-            raise ValueError(f"reward_timeout is {self.reward_timeout}; it must be above 0, or None")
         if self.warmup_draw is not None and (self.warmup_draw < 1 or self.warmup_draw % self.warmup_batch):
             raise ValueError(
                 f"warmup_draw is {self.warmup_draw}; it must be a multiple of warmup_batch, {self.warmup_batch}, or None"
             )
         if self.num_slots > self.ppo.episodes_per_update:
             raise ValueError(
-                f"num_slots is {self.num_slots} but an update collects {self.ppo.episodes_per_update} episodes; lower "
-                "num_slots or raise episodes_per_update"
+                f"num_slots is {self.num_slots} but an update collects {self.ppo.episodes_per_update} episodes, and there may "
+                f"be as many slots at most; give --num-slots {self.ppo.episodes_per_update} too, or at least "
+                f"--episodes-per-update {self.num_slots}"
             )
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
     """Write a run's options as JSON; objects as what they print, which cannot be read back."""
     values = asdict(replace(config, task=None, agent=None)) | {"task": config.task, "agent": config.agent}
-    write_json(path, {each.name: values[each.name] for each in fields(config)})
+    write_json(path, {each.name: values[each.name] for each in fields(config)}, default=str)
 
 
 def resumed(config: TrainConfig) -> TrainConfig:
