@@ -73,6 +73,7 @@ class LanguageModelPolicy(ActorCriticPolicy):
         _check_fit(self.model, observation_space, action_space)
         self.how: How = "packed" if packs_exactly(self.model) else "sorted"
         self._players: dict[tuple[str, bool], _Player] = {}
+        self.train()
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         options: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(trained, **options)
@@ -146,20 +147,37 @@ class LanguageModelPolicy(ActorCriticPolicy):
         return self.action_dist.proba_distribution(action_logits=logits / self.temperature)
 
     def predict_values(self, obs: Any) -> Tensor:
-        """Give the value of each text (B, 1), from a pass over the whole text."""
+        """Give the value of each text (B, 1).
+
+        Where the texts go on with those being played, and no gradient is wanted, as at a rollout's end, it is that of the next
+        step, which is then played when ``forward`` asks for it; else a pass over the whole texts gives it.
+        """
+        player = self._players.get(("rollout", False))
+        if player is not None and not torch.is_grad_enabled():
+            ahead = player.look(_tokens(obs), self._weights())
+            if ahead is not None:
+                return ahead.values[:, None]
         ids, lengths = _cut(_tokens(obs))
         return self.model.state_values(ids, lengths, torch.ones(len(ids), 1, dtype=torch.bool, device=ids.device))
 
     def _play(self, door: str, obs: Any, greedy: bool) -> Step:
         obs = _tokens(obs)
-        # A weight that is written to counts up its version, whoever writes: optimizer, load or user.
-        weights = self.device, sum(parameter._version for parameter in self.model.parameters())
         player = self._players.get((door, greedy))
         if player is None or player.num_slots < len(obs) or player.device != self.device:
             seed = int(torch.randint(2**31, ()))  # of the generator that SB3's seed seeds
             player = _Player(self.model, len(obs), seed, self.temperature, greedy)
             self._players[door, greedy] = player
-        return player.act(obs, weights)
+        return player.act(obs, self._weights())
+
+    def train(self, mode: bool = True) -> LanguageModelPolicy:
+        """Set training mode, as SB3 does before a rollout and before an update; see ``nn.Module``."""
+        self._owned = [module._parameters for module in self.model.modules() if module._parameters]
+        return super().train(mode)
+
+    def _weights(self) -> Any:
+        """Give what changes when a weight does, whoever writes: a write counts up a version, or puts other memory there."""
+        weights = (weight for owned in self._owned for weight in owned.values() if weight is not None)
+        return [(weight.data_ptr(), weight._version) for weight in weights]
 
 
 class _Player:
@@ -171,23 +189,48 @@ class _Player:
         # The most probable token is what is left of the distribution after a top-k of 1.
         self._policy = CausalLMPolicy(model, num_slots, seed=seed, temperature=temperature, top_k=1 if greedy else None)
         self._seen = np.full((num_slots, 1), -1)
+        self._lengths = np.zeros(num_slots, dtype=np.int64)
         self._weights: Any = None
+        self._ahead: Step | None = None
 
     def act(self, obs: Tensor, weights: Any) -> Step:
         """Sample for each row of ``obs``; ``weights`` changes when the weights do."""
         texts = obs.cpu().numpy()
-        n, lengths = len(texts), (texts >= 0).sum(1)
-        cached = (self._seen >= 0).sum(1)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and weights == self._weights and np.array_equal(texts, self._seen[: len(ahead.tokens)]):
+            return ahead
+        return self._sample(obs, texts, weights)
+
+    def look(self, obs: Tensor, weights: Any) -> Step | None:
+        """Give what ``act`` will do next for ``obs``; None where no row goes on, and rows would be given up for nothing."""
+        texts = obs.cpu().numpy()
+        held = self._ahead
+        if held is None or weights != self._weights or not np.array_equal(texts, self._seen[: len(held.tokens)]):
+            if len(texts) > self.num_slots or not self._goes_on(texts, (texts >= 0).sum(1), weights).any():
+                return None
+            self._ahead = self._sample(obs, texts, weights)
+        return self._ahead
+
+    def _goes_on(
+        self, texts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], weights: Any
+    ) -> npt.NDArray[np.bool_]:
+        """Tell in which rows, bool (num_slots,), ``texts`` (n, L) begin with what is cached, and are longer."""
         goes_on = np.zeros(self.num_slots, dtype=np.bool_)
         if weights == self._weights:
-            same = (texts == self._seen[:n]) | (np.arange(texts.shape[1]) >= cached[:n, None])
-            goes_on[:n] = same.all(1) & (lengths > cached[:n])
-        self._policy.reset_slots(np.flatnonzero(~goes_on))
+            n = len(texts)
+            seen, cached = self._seen[:n], self._lengths[:n]
+            goes_on[:n] = ((texts == seen) | (seen < 0)).all(1) & (0 < cached) & (cached < lengths)
+        return goes_on
+
+    def _sample(self, obs: Tensor, texts: npt.NDArray[np.int64], weights: Any) -> Step:
+        n, lengths = len(texts), (texts >= 0).sum(1)
+        self._policy.reset_slots(np.flatnonzero(~self._goes_on(texts, lengths, weights)))
         self._weights = None  # until the pass is through
         step = self._policy.act(obs, np.arange(n), lengths)
         self._weights = weights
         self._seen = np.full((self.num_slots, texts.shape[1]), -1)
-        self._seen[:n] = texts
+        self._lengths = np.zeros(self.num_slots, dtype=np.int64)
+        self._seen[:n], self._lengths[:n] = texts, lengths
         return step
 
 
