@@ -251,10 +251,11 @@ class _Player:
             stays[:n] = given.goes_on
             self._policy.reset_slots(np.flatnonzero(~stays))
         self.weights = None  # until the pass is through
-        step = self._policy.act(obs, np.arange(n), given.lengths)
+        with torch.inference_mode():  # some percent faster; the cache is only ever used in it
+            step = self._policy.act(obs, np.arange(n), given.lengths)
         self.weights = weights
         self._seen[:n, : obs.shape[1]], self._cached[:n], self._cached[n:] = given.texts, given.lengths, 0
-        return step
+        return Step(step.tokens.clone(), step.logprobs.clone(), step.values.clone())  # that may go into a loss
 
 
 class Texts(NamedTuple):
