@@ -151,7 +151,15 @@ def test_no_step_is_missing_from_the_accounts_whoever_calls_learn_and_stops_it()
     """SB3 counts its steps anew with each call; the buffer and its texts live on."""
     model, rewards, played = make(PPO, native()), TokenRewards(), Played()
     buffer, seen = model.rollout_buffer, []
-    for stops, reset in ((False, True), (False, True), (False, False), (True, False), (False, True), (True, True), (False, True)):
+    for stops, reset in (
+        (False, True),
+        (False, True),
+        (False, False),
+        (True, False),
+        (False, True),
+        (True, True),
+        (False, True),
+    ):
         stop = [StopTrainingOnMaxEpisodes(2)] if stops else []
         model.learn(10_000 if stops else 120, callback=[rewards, played, *stop], reset_num_timesteps=reset)
         assert buffer.tokens_played == played.tokens
@@ -276,7 +284,8 @@ def test_an_end_without_a_release_is_an_error():
         model.learn(600, callback=TokenRewards())
 
 
-def test_the_snippets_of_the_page_run_in_their_order(tmp_path):
+def test_the_snippets_of_the_page_run_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the page saves a model
     page = (ROOT / "docs" / "SB3.md").read_text(encoding="utf-8")
     snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(snippets) >= 3

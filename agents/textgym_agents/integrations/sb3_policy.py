@@ -221,10 +221,14 @@ class _Player:
         return self._sample(obs, weights, self._compare(obs, weights))
 
     def look(self, obs: Tensor, weights: Any) -> Step | None:
-        """Give what ``act`` will do next for ``obs``; None where no row goes on, and rows would be given up for nothing."""
+        """Give what ``act`` will do next for ``obs``; None where these are not the rows' texts, which would be given up."""
+        if len(obs) != np.count_nonzero(self._cached):
+            return None
         if self._ahead is None or not self._holds(obs, weights):
-            given = self._compare(obs, weights) if len(obs) <= self.num_slots else None
-            self._ahead = self._sample(obs, weights, given) if given is not None and given.goes_on.any() else None
+            given = self._compare(obs, weights)
+            if not given.goes_on.any():
+                return None
+            self._ahead = self._sample(obs, weights, given)
         return self._ahead
 
     def _holds(self, obs: Tensor, weights: Any) -> bool:
