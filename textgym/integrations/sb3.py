@@ -28,7 +28,7 @@ class TokenRewards(BaseCallback):
 
     It also checks at every rollout's end that the ledger adds up, keeps the optimizer from stepping on neutral batches (their
     gradients are dropped, so that momentum does not move the weights either), and logs ``textgym/``: ``tokens_played``,
-    ``tokens_held``, ``tokens_learned``, ``tokens_abandoned``, ``rewards`` and ``bootstrap``, all totals over the model's calls of
+    ``tokens_held``, ``tokens_learned``, ``tokens_abandoned``, ``rewards`` and ``bootstrap``, all totals over all calls of
     ``learn``.
 
     Raises:

@@ -88,8 +88,8 @@ class TokenRewardBuffer(RolloutBuffer):
         self.ledger.check(self.paid, self._size, "the rollout buffer")
         if self.tokens_played != self.tokens_learned + self.tokens_held + self.tokens_abandoned:
             raise ValueError(
-                f"SB3 took {self.tokens_played} steps, but {self.tokens_learned} were learned from, {self.tokens_held} wait and "
-                f"{self.tokens_abandoned} were given up; a subclass of the buffer lost some, or counted them twice"
+                f"SB3 took {self.tokens_played} steps, but {self.tokens_learned} were learned from, {self.tokens_held} wait "
+                f"and {self.tokens_abandoned} were given up; a subclass of the buffer lost some, or counted them twice"
             )
 
     def reset(self) -> None:

@@ -127,7 +127,8 @@ class LanguageModelPolicy(ActorCriticPolicy):
         if obs.device.type != "cpu":
             products = math.inf
         with small_pass(products):
-            return small_backward(products, *self._evaluate(obs, actions))
+            values, logprobs, entropy = small_backward(products, *self._evaluate(obs, actions))
+        return values, logprobs, entropy
 
     def _evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found_texts = texts_of(_tokens(obs).cpu().numpy(), actions.cpu().numpy())
