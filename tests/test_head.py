@@ -56,6 +56,16 @@ def test_numbers_and_gradients_are_those_of_autograd(k, hidden, vocab_size, padd
         assert not gradient[vocab_size:].any()  # rows beyond the tokenizer's
 
 
+def test_an_entropy_coefficient_of_0_changes_no_gradient():
+    head, states, tokens = build(4, 3, 6, 6)
+    found = []
+    for coefficient in (0.0, None):
+        logprobs, entropies = token_logprobs(states, head, tokens, 6)
+        loss = logprobs.sum() + (0.0 if coefficient is None else (coefficient * entropies).sum())
+        found.append(torch.autograd.grad(loss, [states, head.weight]))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("chunk", [12, 1000])
 def test_gradients_are_finite_differences(monkeypatch, chunk):
     monkeypatch.setattr(head_module, "CHUNK_ELEMENTS", chunk)

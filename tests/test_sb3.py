@@ -137,11 +137,48 @@ def test_learning_on_goes_on_with_the_texts_that_it_held():
     assert not model.policy.optimizer._optimizer_step_pre_hooks
 
 
+class Played(BaseCallback):
+    """Counts steps with SB3's eyes, over all calls of ``learn``."""
+
+    tokens = 0
+
+    def _on_step(self):
+        self.tokens += len(self.locals["dones"])
+        return True
+
+
+def test_no_step_is_missing_from_the_accounts_whoever_calls_learn_and_stops_it():
+    """SB3 counts its steps anew with each call; the buffer and its texts live on."""
+    model, rewards, played = make(PPO, native()), TokenRewards(), Played()
+    buffer, seen = model.rollout_buffer, []
+    for stops, reset in (
+        (False, True),
+        (False, True),
+        (False, False),
+        (True, False),
+        (False, True),
+        (True, True),
+        (False, True),
+    ):
+        stop = [StopTrainingOnMaxEpisodes(2)] if stops else []
+        model.learn(10_000 if stops else 120, callback=[rewards, played, *stop], reset_num_timesteps=reset)
+        assert buffer.tokens_played == played.tokens
+        assert buffer.tokens_learned + buffer.tokens_held + buffer.tokens_abandoned == played.tokens
+        buffer.check_ledger()
+        seen.append((model.num_timesteps, buffer.tokens_learned, buffer.tokens_abandoned))
+    assert seen[1][0] == seen[0][0] == 120 and seen[1][2] > 0
+    assert seen[2][2] == seen[1][2] and seen[2][1] > seen[1][1]
+    buffer.tokens_learned += 1
+    with pytest.raises(ValueError, match="a subclass of the buffer lost some"):
+        buffer.check_ledger()
+
+
 def test_training_that_stops_in_a_step_says_what_was_lost():
     model = make(PPO, native())
     model.learn(10_000, callback=[TokenRewards(), StopTrainingOnMaxEpisodes(1)])
     model.rollout_buffer.reset()
     assert model.rollout_buffer.ledger.accounts["abandoned"] != 0
+    assert model.rollout_buffer.tokens_abandoned == 3
     model.rollout_buffer.check_ledger()
 
 
@@ -157,6 +194,7 @@ def test_totals_are_logged():
     model.learn(240, callback=[TokenRewards(), look])
     buffer = model.rollout_buffer
     assert look.logged == {
+        "textgym/tokens_played": 240,
         "textgym/tokens_held": 240 - buffer.tokens_learned,
         "textgym/tokens_learned": buffer.tokens_learned,
         "textgym/tokens_abandoned": 0,
@@ -246,7 +284,8 @@ def test_an_end_without_a_release_is_an_error():
         model.learn(600, callback=TokenRewards())
 
 
-def test_the_snippets_of_the_page_run_in_their_order(tmp_path):
+def test_the_snippets_of_the_page_run_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the page saves a model
     page = (ROOT / "docs" / "SB3.md").read_text(encoding="utf-8")
     snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(snippets) >= 3

@@ -144,7 +144,7 @@ def test_a_minibatch_of_whole_texts_takes_one_pass_per_text(monkeypatch):
     assert sum(texts for texts, _ in sizes) <= 2 * (buffer.texts.max() + 1)
 
 
-@pytest.mark.parametrize("write", ["optimizer", "load", "user"])
+@pytest.mark.parametrize("write", ["optimizer", "load", "vector", "user"])
 def test_no_cached_row_outlives_the_weights_that_made_it(write):
     model = make()
     policy, obs = model.policy, torch.from_numpy(model.get_env().reset())
@@ -155,6 +155,8 @@ def test_no_cached_row_outlives_the_weights_that_made_it(write):
         policy.optimizer.step()
     elif write == "load":
         policy.load_state_dict({name: tensor * 1.5 for name, tensor in policy.state_dict().items()})
+    elif write == "vector":  # SB3's own; puts other tensors into the parameters
+        policy.load_from_vector(policy.parameters_to_vector() * 1.5)
     else:
         with torch.no_grad():
             weight[0] += 1.0
@@ -177,6 +179,71 @@ def test_evaluation_in_the_middle_of_a_rollout_changes_nothing_in_it():
                 evaluate_policy(model, make_env(3), 4)
         found.append(torch.stack(tokens))
     assert torch.equal(*found)
+
+
+@torch.no_grad()
+def test_values_asked_for_on_the_way_are_those_of_the_next_step_and_change_nothing_in_it():
+    """SB3 asks at a rollout's end, for all texts at once, and where a text was cut, for that one alone."""
+    found = []
+    for asks in (False, True):
+        model = make()
+        policy, env = model.policy, model.get_env()
+        env.seed(0)
+        obs, said = env.reset(), []
+        for step in range(9):
+            texts = torch.from_numpy(obs)
+            if asks and step > 1:
+                expected = naive(policy, texts, torch.zeros(len(texts), dtype=torch.int64))[1]
+                values = policy.predict_values(texts)[:, 0]
+                torch.testing.assert_close(values, expected, atol=1e-4, rtol=0)
+                assert torch.equal(policy.predict_values(texts)[:, 0], values)
+                for row in (0, 2):
+                    one = slice(row, row + 1)
+                    torch.testing.assert_close(policy.predict_values(texts[one])[:, 0], values[one], atol=1e-4, rtol=0)
+            tokens, same, logprobs = policy(texts)
+            if asks and step > 1:
+                assert torch.equal(same[:, 0], values)
+                torch.testing.assert_close(logprobs, naive(policy, texts, tokens)[0], atol=1e-4, rtol=0)
+            said.append(tokens)
+            obs = env.step(tokens.numpy())[0]
+        found.append(torch.stack(said))
+    assert torch.equal(*found)
+
+
+@torch.no_grad()
+def test_a_rollout_of_many_slots_runs_each_token_once_whatever_values_are_asked_for(monkeypatch):
+    model = make(slots=9, batch_size=24)  # for few rows, reading just those that have work costs less than a pass over all
+    policy, env, ran = model.policy, model.get_env(), []
+    obs = env.reset()
+    policy(torch.from_numpy(obs))
+    run = ActorCritic.policy_hidden
+    monkeypatch.setattr(ActorCritic, "policy_hidden", lambda self, *args: ran.append(args[0].numel()) or run(self, *args))
+    for step in range(6):
+        obs, _, dones, _ = env.step(np.full(9, TOKENIZER.encode("b")[0]))
+        if step % 2:
+            policy.predict_values(torch.from_numpy(obs))
+        policy(torch.from_numpy(obs))
+        assert not dones.any() and sum(ran) == 9 * (step + 1)
+
+
+def test_a_value_from_before_an_update_is_not_played_on():
+    model = make()
+    policy, obs = model.policy, torch.from_numpy(model.get_env().reset())
+    obs = torch.from_numpy(model.get_env().step(policy(obs)[0].numpy())[0])
+    with torch.no_grad():
+        policy.predict_values(obs)
+        policy.model.lm.transformer.h[0].mlp.c_fc.weight.mul_(2.0)
+        tokens, values, logprobs = policy(obs)
+        expected = naive(policy, obs, tokens)
+    torch.testing.assert_close(torch.stack([logprobs, values[:, 0]]), expected[:2], atol=1e-4, rtol=0)
+
+
+def test_what_was_played_may_stand_in_a_loss():
+    policy, obs = (model := make()).policy, torch.from_numpy(model.get_env().reset())
+    tokens, values, logprobs = policy(obs)
+    new = policy.evaluate_actions(obs, tokens)[1]
+    (new * logprobs * values[:, 0]).sum().backward()
+    assert policy.predict_values(obs).requires_grad  # a value that is asked for with gradients has them
 
 
 def test_predict_is_greedy_when_asked_and_takes_one_text_or_many():

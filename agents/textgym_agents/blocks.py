@@ -52,6 +52,8 @@ class Ragged:
 
 def split_rows(lengths: npt.NDArray[np.int64]) -> list[Block]:
     """Cut rows of these lengths (n,) into blocks, so that rows x columns is small; best where long rows stand together."""
+    if len(lengths) * int(lengths.max()) - int(lengths.sum()) <= _LEAST_SAVED:
+        return [(0, len(lengths), int(lengths.max()))]  # no cut can save more than all that is masked
     blocks, todo = [], [(0, len(lengths))]
     while todo:
         start, stop = todo.pop()

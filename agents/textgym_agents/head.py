@@ -114,6 +114,8 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         states, weight, bias, tokens, rows, numbers, entropy, kept = ctx.saved_tensors
         grad_logprobs, grad_entropy = grads
+        if grad_entropy is not None and grad_entropy.device.type == "cpu" and not grad_entropy.any():
+            grad_entropy = None  # a loss with an entropy coefficient of 0
         if grad_logprobs is None:
             if grad_entropy is None:
                 return (None,) * 8

@@ -27,8 +27,9 @@ class TokenRewards(BaseCallback):
     """Takes released token rewards to the buffer, which lays them where their tokens are.
 
     It also checks at every rollout's end that the ledger adds up, keeps the optimizer from stepping on neutral batches (their
-    gradients are dropped, so that momentum does not move the weights either), and logs ``textgym/``: ``tokens_held``,
-    ``tokens_learned``, ``tokens_abandoned``, ``rewards`` and ``bootstrap``, all totals.
+    gradients are dropped, so that momentum does not move the weights either), and logs ``textgym/``: ``tokens_played``,
+    ``tokens_held``, ``tokens_learned``, ``tokens_abandoned``, ``rewards`` and ``bootstrap``, all totals over all calls of
+    ``learn``.
 
     Raises:
         ValueError: the model has no ``TokenRewardBuffer``; or its environment normalises rewards, has a time limit that cuts
@@ -68,7 +69,7 @@ class TokenRewards(BaseCallback):
     def _on_rollout_end(self) -> None:
         buffer = self._buffer()
         buffer.check_ledger()
-        for name in ("tokens_held", "tokens_learned", "tokens_abandoned"):
+        for name in ("tokens_played", "tokens_held", "tokens_learned", "tokens_abandoned"):
             self.logger.record(f"textgym/{name}", getattr(buffer, name))
         self.logger.record("textgym/rewards", buffer.ledger.asked)
         self.logger.record("textgym/bootstrap", -buffer.ledger.accounts["bootstrap"])

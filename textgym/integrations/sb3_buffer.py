@@ -60,8 +60,9 @@ class TokenRewardBuffer(RolloutBuffer):
         """Whether the present batch is one to learn nothing from."""
         self.paid = 0.0
         """Sum of all rewards that were handed out for learning."""
-        self.tokens_learned = self.tokens_abandoned = 0
-        """Steps handed out; steps of texts that were given up because SB3 reset the environment."""
+        self.tokens_played = self.tokens_learned = self.tokens_abandoned = 0
+        """Steps that SB3 took; those handed out; those given up, because SB3 reset the environment or training ended in a step.
+        They are counted from the buffer's first step on: SB3's ``num_timesteps`` starts anew with most calls of ``learn``."""
         self._released = self._bootstrap = self._abandoned = self._size = 0.0
         self._held: dict[str, npt.NDArray[Any]] = {}  # (rows, N, ...): the steps of this rollout, and before them older ones
         self._begins = np.zeros(0, dtype=np.int64)  # (N,), the row in which each slot's running text began
@@ -73,8 +74,9 @@ class TokenRewardBuffer(RolloutBuffer):
 
     @property
     def tokens_held(self) -> int:
-        """Steps that wait: for the release of their text, or for the next update."""
-        return int((self.pos - self._begins).sum()) + sum(len(text.rewards) for text in self._finished)
+        """Steps that wait: for the release of their text, for the next update, or for their place in the buffer."""
+        running = int((self.pos - self._begins).sum()) + self.n_envs * (self._announced is not None)
+        return running + sum(len(text.rewards) for text in self._finished)
 
     @property
     def ledger(self) -> Ledger:
@@ -82,14 +84,21 @@ class TokenRewardBuffer(RolloutBuffer):
         return Ledger(self._released, {"bootstrap": -self._bootstrap, "abandoned": self._abandoned})
 
     def check_ledger(self) -> None:
-        """Raise ValueError where the rewards handed out are not those released."""
+        """Raise ValueError where the rewards handed out are not those released, or a step was lost."""
         self.ledger.check(self.paid, self._size, "the rollout buffer")
+        if self.tokens_played != self.tokens_learned + self.tokens_held + self.tokens_abandoned:
+            raise ValueError(
+                f"SB3 took {self.tokens_played} steps, but {self.tokens_learned} were learned from, {self.tokens_held} wait "
+                f"and {self.tokens_abandoned} were given up; a subclass of the buffer lost some, or counted them twice"
+            )
 
     def reset(self) -> None:
         """Start a rollout: drop what was learned from, keep the steps of unfinished texts."""
         if self._announced is not None:  # a callback ended training between a step and its place here
-            self._abandoned += sum(float(release.token_rewards.sum()) for release in self._announced[1].values())
-            self._released += sum(float(release.token_rewards.sum()) for release in self._announced[1].values())
+            released = sum(float(release.token_rewards.sum()) for release in self._announced[1].values())
+            self._abandoned += released
+            self._released += released
+            self.tokens_abandoned += self.n_envs
             self._announced = None
         if len(self._begins) == 0:
             self._begins = np.zeros(self.n_envs, dtype=np.int64)
@@ -110,6 +119,7 @@ class TokenRewardBuffer(RolloutBuffer):
             releases: slot -> release.
         """
         self._announced = np.array(rewards, dtype=np.float64), releases
+        self.tokens_played += self.n_envs
 
     def add(
         self,

@@ -7,6 +7,7 @@ begins with what the slot has seen.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from textgym_agents.model import ActorCritic
 from textgym_agents.packing import How, micro_batches, packs_exactly
 from textgym_agents.policy import CausalLMPolicy, Step
+from textgym_agents.threads import small_backward, small_pass
 
 _MAX_TOKENS = 8192  # of a pass, padding included
 
@@ -73,6 +75,7 @@ class LanguageModelPolicy(ActorCriticPolicy):
         _check_fit(self.model, observation_space, action_space)
         self.how: How = "packed" if packs_exactly(self.model) else "sorted"
         self._players: dict[tuple[str, bool], _Player] = {}
+        self.train()
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         options: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(trained, **options)
@@ -120,6 +123,14 @@ class LanguageModelPolicy(ActorCriticPolicy):
         Returns:
             Values (B, 1), log-probs (B,), entropies (B,).
         """
+        products = min(len(actions), _MAX_TOKENS) * 4 * self.model.policy_size**2  # of a feed-forward layer
+        if obs.device.type != "cpu":
+            products = math.inf
+        with small_pass(products):
+            values, logprobs, entropy = small_backward(products, *self._evaluate(obs, actions))
+        return values, logprobs, entropy
+
+    def _evaluate(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found_texts = texts_of(_tokens(obs).cpu().numpy(), actions.cpu().numpy())
         ids, lengths, starts, owner, column = (torch.from_numpy(array).to(obs.device) for array in found_texts)
         tables, at = [], []
@@ -146,20 +157,47 @@ class LanguageModelPolicy(ActorCriticPolicy):
         return self.action_dist.proba_distribution(action_logits=logits / self.temperature)
 
     def predict_values(self, obs: Any) -> Tensor:
-        """Give the value of each text (B, 1), from a pass over the whole text."""
+        """Give the value of each text (B, 1).
+
+        Where the texts go on with those being played, and no gradient is wanted, as at a rollout's end, it is that of the next
+        step, which is then played when ``forward`` asks for it; else a pass over the whole texts gives it.
+        """
+        player = self._players.get(("rollout", False))
+        if player is not None and not torch.is_grad_enabled():
+            ahead = player.look(_tokens(obs), self._weights())
+            if ahead is not None:
+                return ahead.values[:, None]
         ids, lengths = _cut(_tokens(obs))
         return self.model.state_values(ids, lengths, torch.ones(len(ids), 1, dtype=torch.bool, device=ids.device))
 
     def _play(self, door: str, obs: Any, greedy: bool) -> Step:
-        obs = _tokens(obs)
-        # A weight that is written to counts up its version, whoever writes: optimizer, load or user.
-        weights = self.device, sum(parameter._version for parameter in self.model.parameters())
+        obs, weights = _tokens(obs), self._weights()
         player = self._players.get((door, greedy))
-        if player is None or player.num_slots < len(obs) or player.device != self.device:
+        if player is None or player.num_slots < len(obs) or not (weights == player.weights or player.device == self.device):
             seed = int(torch.randint(2**31, ()))  # of the generator that SB3's seed seeds
             player = _Player(self.model, len(obs), seed, self.temperature, greedy)
             self._players[door, greedy] = player
         return player.act(obs, weights)
+
+    def train(self, mode: bool = True) -> LanguageModelPolicy:
+        """Set training mode, as SB3 does before a rollout and before an update; see ``nn.Module``."""
+        self._watched = list(self.model.parameters())  # walking the model for each token costs more than asking them
+        return super().train(mode)
+
+    def _weights(self) -> Any:
+        """Give what changes when a weight does, whoever writes: a write counts up a version, or puts other memory there."""
+        return [(weight.data_ptr(), weight._version) for weight in self._watched]
+
+
+class _Given(NamedTuple):
+    """What a player is asked about."""
+
+    texts: npt.NDArray[np.int64]
+    """(n, L), right-padded with -1."""
+    lengths: npt.NDArray[np.int64]
+    """(n,)."""
+    goes_on: npt.NDArray[np.bool_]
+    """(n,), where a text begins with what its row holds, and is longer."""
 
 
 class _Player:
@@ -170,25 +208,59 @@ class _Player:
         self.device = model.lm.device
         # The most probable token is what is left of the distribution after a top-k of 1.
         self._policy = CausalLMPolicy(model, num_slots, seed=seed, temperature=temperature, top_k=1 if greedy else None)
-        self._seen = np.full((num_slots, 1), -1)
-        self._weights: Any = None
+        self._seen = np.full((num_slots, model.context_length), -1)  # the texts that the rows hold
+        self._cached = np.zeros(num_slots, dtype=np.int64)  # their tokens
+        self.weights: Any = None
+        """Those that the rows were made with."""
+        self._ahead: Step | None = None
 
     def act(self, obs: Tensor, weights: Any) -> Step:
         """Sample for each row of ``obs``; ``weights`` changes when the weights do."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and self._holds(obs, weights):
+            return ahead
+        return self._sample(obs, weights, self._compare(obs, weights))
+
+    def look(self, obs: Tensor, weights: Any) -> Step | None:
+        """Give what ``act`` will do next for ``obs``; None where these are not the rows' texts, which would be given up."""
+        if len(obs) != np.count_nonzero(self._cached):
+            return None
+        if self._ahead is None or not self._holds(obs, weights):
+            given = self._compare(obs, weights)
+            if not given.goes_on.any():
+                return None
+            self._ahead = self._sample(obs, weights, given)
+        return self._ahead
+
+    def _holds(self, obs: Tensor, weights: Any) -> bool:
+        """Tell whether ``obs`` are the texts that the rows hold."""
+        return (
+            weights == self.weights
+            and len(obs) == np.count_nonzero(self._cached)
+            and np.array_equal(obs.cpu().numpy(), self._seen[: len(obs), : obs.shape[1]])
+        )
+
+    def _compare(self, obs: Tensor, weights: Any) -> _Given:
         texts = obs.cpu().numpy()
-        n, lengths = len(texts), (texts >= 0).sum(1)
-        cached = (self._seen >= 0).sum(1)
-        goes_on = np.zeros(self.num_slots, dtype=np.bool_)
-        if weights == self._weights:
-            same = (texts == self._seen[:n]) | (np.arange(texts.shape[1]) >= cached[:n, None])
-            goes_on[:n] = same.all(1) & (lengths > cached[:n])
-        self._policy.reset_slots(np.flatnonzero(~goes_on))
-        self._weights = None  # until the pass is through
-        step = self._policy.act(obs, np.arange(n), lengths)
-        self._weights = weights
-        self._seen = np.full((self.num_slots, texts.shape[1]), -1)
-        self._seen[:n] = texts
-        return step
+        lengths = (texts >= 0).sum(1)
+        if weights != self.weights:
+            return _Given(texts, lengths, np.zeros(len(texts), dtype=np.bool_))
+        seen, cached = self._seen[: len(texts), : texts.shape[1]], self._cached[: len(texts)]
+        begins = ((texts == seen) | (seen < 0)).all(1)
+        return _Given(texts, lengths, begins & (cached > 0) & (cached < lengths))
+
+    def _sample(self, obs: Tensor, weights: Any, given: _Given) -> Step:
+        n = len(obs)
+        if n < self.num_slots or not given.goes_on.all():
+            stays = np.zeros(self.num_slots, dtype=np.bool_)
+            stays[:n] = given.goes_on
+            self._policy.reset_slots(np.flatnonzero(~stays))
+        self.weights = None  # until the pass is through
+        with torch.inference_mode():  # some percent faster; the cache is only ever used in it
+            step = self._policy.act(obs, np.arange(n), given.lengths)
+        self.weights = weights
+        self._seen[:n, : obs.shape[1]], self._cached[:n], self._cached[n:] = given.texts, given.lengths, 0
+        return Step(step.tokens.clone(), step.logprobs.clone(), step.values.clone())  # that may go into a loss
 
 
 class Texts(NamedTuple):
