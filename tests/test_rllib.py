@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("ray")
 import ray
 import torch
+import tree
 from integration_kit import arguments, example, pay
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
@@ -36,8 +37,7 @@ class Witness(PPOTorchLearner):
     def compute_loss_for_module(self, *, module_id, config, batch, fwd_out):
         with torch.no_grad():
             values = self.module[module_id].unwrapped().compute_values(batch)
-        rows = {key: column.numpy() for key, column in batch.items() if torch.is_tensor(column)}
-        Witness.seen.append({**rows, "values": values.numpy()})
+        Witness.seen.append({**tree.map_structure(torch.Tensor.numpy, dict(batch)), "values": values.numpy()})
         return super().compute_loss_for_module(module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
 
 
@@ -46,8 +46,8 @@ CUT, WHOLE = {"batch_mode": "truncate_episodes", "rollout_fragment_length": 4}, 
 
 
 def build(runners, **more):
-    """PPO over texts of 1 to 6 tokens in two streams; an iteration learns from each row once."""
-    config = PPOConfig().environment("textgym:TextGen-v0", env_config=arguments(**more))
+    """PPO over texts of 1 to 6 tokens in two streams, or of another task; an iteration learns from each row once."""
+    config = PPOConfig().environment("textgym:TextGen-v0", env_config=more if "task" in more else arguments(**more))
     config.env_runners(**{"num_env_runners": 0, "num_envs_per_env_runner": 3, **runners})
     config.training(gamma=0.9, lambda_=0.8, num_epochs=1, train_batch_size_per_learner=60, minibatch_size=None)
     config.training(shuffle_batch_per_epoch=False).learners(num_learners=0, learner_class=Witness)
@@ -66,9 +66,9 @@ def learn(runners, iterations=4, **more):
     streams = []
     for batch in Witness.seen:
         ends = np.flatnonzero(~batch["loss_mask"]) + 1  # the row that RLlib adds to each episode
-        assert ends[-1] == len(batch["obs"])
+        assert ends[-1] == len(batch["rewards"])
         for start, end in zip([0, *ends[:-1]], ends, strict=True):
-            streams.append({key: column[start:end] for key, column in batch.items()})
+            streams.append(tree.map_structure(lambda column, rows=slice(start, end): column[rows], batch))
     return streams, results, waiting
 
 
@@ -125,7 +125,6 @@ def test_rllibs_own_metrics_stay_those_of_texts_and_their_sums():
 
 def test_a_runner_of_its_own_process_hands_over_the_same():
     streams, results, _ = learn({**CUT, "num_env_runners": 1}, iterations=2)
-    print(results)
     assert learned(streams).sum(dtype=np.float64) == pytest.approx(results["token_rewards_placed"], abs=1e-4)
 
 
@@ -150,6 +149,14 @@ def test_one_stream_is_one_episode():
     assert len(streams) == results["num_episodes_lifetime"]
     for stream in streams:
         np.testing.assert_array_equal(places(stream), np.arange(len(places(stream))))
+
+
+def test_texts_are_sampled_and_learned_from_under_action_masks():
+    task = {"task": "number_duel", "enforce_grammar": True, "observation": "dict"}  # raises at a forbidden token
+    streams, results, _ = learn(CUT, **task)
+    assert len(streams) == 2 * results["num_episodes_lifetime"]
+    for stream in streams:
+        assert (stream["obs"]["action_mask"][np.arange(len(stream["actions"]) - 1), stream["actions"][:-1]] == 1).all()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ class TokenModule(TorchRLModule, ValueFunctionAPI):
         """Build both for the spaces of a textgym environment."""
         space, size = self.observation_space, int(self.action_space.n)
         tokens = space["tokens"] if isinstance(space, gym.spaces.Dict) else space
+        assert isinstance(tokens, gym.spaces.Box)
         (length,) = tokens.shape
         self.actor, self.critic = perceptron(length, size, size), perceptron(length, size, 1)
 
