@@ -1,8 +1,7 @@
-from textgym_agents.suite_run import check
+from textgym_agents.suite_run import check, task_of
 
 from textgym.suite.catalogue import GROUPS
 from textgym.suite.credit_table import EXACT
-from textgym.suite.reward_forms import in_form
 
 
 def test_every_shipped_setting_can_be_run():
@@ -10,7 +9,7 @@ def test_every_shipped_setting_can_be_run():
         for setting in group.settings():
             check(setting)
             if setting.agent != EXACT:
-                in_form(setting.task, setting.reward, **setting.task_args)
+                task_of(setting)
 
 
 def test_tiny_has_each_form_of_reward():

@@ -50,6 +50,12 @@ def test_calls_of_the_task_s_own_assigner_are_counted(tmp_path):
     assert curve["reward_calls"] == curve["tokens"]
 
 
+@pytest.mark.parametrize("reward", ["attention", "monte_carlo"])
+def test_assigners_that_ask_the_policy_run_too(tmp_path, reward):
+    curve = run(Job(setting(reward), 0, tmp_path))["curve"]
+    assert (curve["reward_calls"][-1] > curve["episodes"][-1]) == (reward == "monte_carlo")
+
+
 def test_credit_is_measured_where_nobody_learns(tmp_path):
     found = run(Job(Setting("probe_reply", "last", "exact", 1), 0, tmp_path))
     assert found["credit"]["cosine"] == pytest.approx(1.0)

@@ -44,7 +44,7 @@ def test_settings_of_the_same_name_are_told_apart():
     other = learning_row("copying", "scalar", 0, [0, 1, 1])
     setting = Setting("copying", "scalar", "ppo", 128)
     other |= {"key": setting.key, "setting": other["setting"] | {"episodes": 128}}
-    assert list(by_task([ROWS[0], other])["copying"]) == ["ppo, scalar", f"ppo, scalar ({setting.key})"]
+    assert list(by_task([ROWS[0], other])["copying"]) == ["ppo, scalar", "ppo, scalar (episodes=128)"]
     (compared,) = comparisons([ROWS[0], other, learning_row("copying", "dense", 0, [0, 0.5, 0.5])])
     assert compared.baseline.value == 0.4  # of the first of them
 

@@ -30,7 +30,7 @@ from textgym_agents.bench.report import show_ratio, show_value
 from textgym_agents.bench.speed import SpeedConfig, speed
 from textgym_agents.presets import preset
 from textgym_agents.suite import SuiteConfig
-from textgym_agents.suite_console import FromFile, Probes, Standard, Tiny, list_suites, run_suite
+from textgym_agents.suite_console import Finding, FromFile, Probes, Standard, Tiny, list_suites, run_suite
 from textgym_agents.train import JSON, Reporter, Run, TrainConfig, train
 
 _NONE: dict[str, Any] = {}
@@ -129,6 +129,7 @@ def _bench(
     load: tyro.conf.OmitArgPrefixes[
         Annotated[Tiny, tyro.conf.subcommand("tiny", description=GROUPS["tiny"].about)]
         | Annotated[Standard, tyro.conf.subcommand("standard", description=GROUPS["standard"].about)]
+        | Annotated[Finding, tyro.conf.subcommand("finding", description=GROUPS["finding"].about)]
         | Annotated[Probes, tyro.conf.subcommand("probes", description=GROUPS["probes"].about)]
         | Annotated[FromFile, tyro.conf.subcommand("run", description="settings of your own, from a file")]
         | Annotated[SpeedConfig, tyro.conf.subcommand("speed", description="rollout, update and whole step against others")]

@@ -90,6 +90,10 @@ class CausalLMPolicy:
         """Of sampling and of evaluation."""
         return self.sampling.temperature
 
+    def reseed(self, seed: int) -> None:
+        """Let the policy's own generator begin anew from ``seed``."""
+        self._generator.manual_seed(seed)
+
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
         """Forget what the cache holds of ``slots``: their episodes ended, or the weights have changed since."""
         slots = _as_slots(slots)

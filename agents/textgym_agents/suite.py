@@ -27,7 +27,7 @@ Hear = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class SuiteConfig:
-    """A suite and how it is run; every field is an option of ``textgym bench tiny | standard | probes | run``."""
+    """A suite and how it is run; every field is an option of ``textgym bench tiny | standard | finding | probes | run``."""
 
     task: tuple[str, ...] = ()
     """Run these tasks in the place of the group's: environment ids, short names or "module:Name". One that the group does not

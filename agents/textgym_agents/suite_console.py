@@ -1,4 +1,4 @@
-"""``textgym bench tiny | standard | probes | run`` on the console: options, a line per run, tables.
+"""``textgym bench tiny | standard | finding | probes | run`` on the console: options, a line per run, tables.
 
 Left out on purpose: running, which is ``suite``'s.
 """
@@ -24,6 +24,10 @@ class Tiny(SuiteConfig):
 
 class Standard(SuiteConfig):
     """The options of ``textgym bench standard``."""
+
+
+class Finding(SuiteConfig):
+    """The options of ``textgym bench finding``."""
 
 
 class Probes(SuiteConfig):

@@ -24,6 +24,7 @@ from textgym.suite.reward_forms import REWARD_FORMS, in_form
 from textgym.suite.setting import Setting
 from textgym_agents.agent import find_agent
 from textgym_agents.agent_config import options as options_of
+from textgym_agents.policy_credit import make_assigner
 from textgym_agents.ppo import PPO
 from textgym_agents.ppo_config import PPOConfig
 from textgym_agents.presets import preset
@@ -71,7 +72,7 @@ def check(setting: Setting) -> None:
         return
     config_of(setting, 0)
     if setting.reward not in REWARD_FORMS:
-        resolve_assigner(setting.reward)
+        make_assigner(setting.reward)
 
 
 def config_of(setting: Setting, seed: int, **changes: Any) -> TrainConfig:
@@ -102,6 +103,12 @@ def config_of(setting: Setting, seed: int, **changes: Any) -> TrainConfig:
         changes |= {"ppo": PPOConfig(episodes_per_update=size), "agent_args": given}
     options.setdefault("num_slots", min(base.num_slots, size))
     return replace(base, **{"device": "cpu"} | options | changes, seed=seed, updates=setting.episodes // size)
+
+
+def task_of(setting: Setting) -> Task:
+    """Build the task of a setting in its form of reward."""
+    reward = setting.reward if setting.reward in REWARD_FORMS else make_assigner(setting.reward)
+    return in_form(setting.task, reward, **setting.task_args)
 
 
 class Watched(RewardForm):
@@ -155,7 +162,7 @@ class Curve(Reporter):
 def _learn(job: Job) -> dict[str, Any]:
     transformers_logging.disable_progress_bar()
     setting = job.setting
-    task = Watched(in_form(setting.task, setting.reward, **setting.task_args))
+    task = Watched(task_of(setting))
     curve = Curve(task)
     job.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=job.work) as folder:

@@ -30,6 +30,7 @@ from textgym_agents.guard import Metered, check_policy, name_of
 from textgym_agents.lora import add_lora, check_lora
 from textgym_agents.model import ActorCritic, load_lm, load_tokenizer, tiny_gpt2
 from textgym_agents.policy import CausalLMPolicy
+from textgym_agents.policy_credit import bind_policy, make_assigner
 from textgym_agents.ppo import PPO, PPOConfig
 from textgym_agents.run_folder import Diary, RunFolder, check_resumable, kept, save_agent
 from textgym_agents.train_config import JSON, TrainConfig, resumed
@@ -85,12 +86,13 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
     process = PartialState(cpu=device == "cpu")  # several of them under `accelerate launch`; one of them writes
     # 1) task, model, agent
     task = build_task(config)
-    rehearse(task)
     make_agent = find_agent(config.agent)
     options = agent_options(config, make_agent)
     if config.checkpoint_every or config.resume:
         check_resumable(make_agent, process.num_processes)
     policy = build_policy(config, task, device, rank=process.process_index)
+    bind_policy(task, policy)
+    rehearse(task)
     if config.lora_rank:
         check_lora(policy.model, config.lora_rank, config.lora_alpha, config.lora_targets)
     folder = RunFolder.open(config, task) if process.is_main_process else None
@@ -207,7 +209,7 @@ def build_task(config: TrainConfig) -> Task:
     task = resolve_task(config.task, **args)
     if config.rewards == "tokens" and config.streams and config.assigner is None:
         return task
-    return RewardForm(task, config.rewards, config.streams, config.assigner)
+    return RewardForm(task, config.rewards, config.streams, make_assigner(config.assigner))
 
 
 def rehearse(task: Task) -> None:

@@ -60,8 +60,9 @@ class TrainConfig:
     rewards: Literal["tokens", "scalar"] = "tokens"
     """"tokens" releases the task's rewards per token, "scalar" only their sum, on the last token."""
     assigner: str | None = None
-    """Splits what a text earns over its tokens: last, uniform, discounted, prefix_difference, leave_one_out, shapley, or
-    "module:Name" (docs/CREDIT.md); None: the task's own, or its rewards as they are."""
+    """Splits what a text earns over its tokens: last, uniform, discounted, prefix_difference, leave_one_out, shapley; attention
+    or monte_carlo, which ask the policy that learns; or "module:Name" (docs/CREDIT.md). None: the task's own, or its rewards
+    as they are."""
     streams: bool = True
     """Keep the task's streams; without, every token is in one stream."""
     updates: int = 80

@@ -22,12 +22,12 @@ REWARD_FORMS = {
 """Name -> what is paid. Any other name is an assigner's, which splits the sum, in one stream."""
 
 
-def in_form(task: Any, reward: str, /, **kwargs: Any) -> Task:
+def in_form(task: Any, reward: Any, /, **kwargs: Any) -> Task:
     """Build a task whose reward has a form.
 
     Args:
         task: as ``resolve_task`` takes it.
-        reward: a name of ``REWARD_FORMS``, or an assigner's: short name or "module:Name".
+        reward: a name of ``REWARD_FORMS``, or an assigner: short name, "module:Name" or object.
         kwargs: arguments of the task's constructor, which may have a ``reward`` of its own.
 
     Raises:

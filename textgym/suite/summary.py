@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from textgym.suite.curves import at_tokens, equal_tokens
 from textgym.suite.journal import Row
+from textgym.suite.reach import episodes_to_reach
 from textgym.suite.setting import Setting
 from textgym.suite.statistics import Estimate, estimate_improvement, estimate_iqm
 
@@ -54,15 +55,16 @@ def failed(rows: Iterable[Row]) -> list[Row]:
 def by_task(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
     """Sort runs that learned: task -> contestant -> its runs, ordered by seed.
 
-    Where settings of one task have the same agent and reward, and differ in something else, the key tells them apart.
+    Where settings of one task have the same agent and reward, the later ones' names say in what they differ from the first.
     """
     found: dict[str, dict[str, list[Row]]] = {}
-    owner: dict[tuple[str, str], str] = {}
+    first: dict[tuple[str, str], Setting] = {}
     for row in learned(rows):
         setting = setting_of(row)
         task, name = setting.task_name, setting.contestant
-        if owner.setdefault((task, name), row["key"]) != row["key"]:
-            name = f"{name} ({row['key']})"
+        owner = first.setdefault((task, name), setting)
+        if owner.key != setting.key:
+            name = f"{name} ({_difference(setting, owner)})"
         found.setdefault(task, {}).setdefault(name, []).append(row)
     for contestants in found.values():
         for each in contestants.values():
@@ -70,10 +72,16 @@ def by_task(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
     return found
 
 
+def _difference(setting: Setting, other: Setting) -> str:
+    ours, theirs = ({"episodes": each.episodes, **each.options, **each.agent_args} for each in (setting, other))
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    return ", ".join(f"{name}={ours.get(name, 'default')}" for name in names)
+
+
 def tables(rows: Sequence[Row]) -> list[Table]:
     """Make all tables that the rows have something for."""
     made = [_of_task(task, contestants) for task, contestants in by_task(rows).items()]
-    made += [_against_baseline(rows), *_of_credit(rows), _of_failures(rows)]
+    made += [_against_baseline(rows), _of_reach(rows), *_of_credit(rows), _of_failures(rows)]
     return [table for table in made if table.rows]
 
 
@@ -149,6 +157,25 @@ def _against_baseline(rows: Sequence[Row]) -> Table:
         (each.agent, each.reward, str(each.tasks), *map(_show, (each.score, each.baseline, each.improvement)))
         for each in comparisons(rows)
     ]
+    return Table(title, columns, tuple(lines))
+
+
+def _of_reach(rows: Sequence[Row]) -> Table:
+    columns = ("task", "agent, reward", "episodes", f"share of {BASELINE}'s")
+    lines = []
+    for task, contestants in by_task(rows).items():
+        for name, each in contestants.items():
+            setting = setting_of(each[0])
+            baseline = contestants.get(replace(setting, reward=BASELINE).contestant)
+            if baseline is None or name != setting.contestant or each[0]["curve"]["tokens"][-1] == 0:
+                continue
+            found, budget = episodes_to_reach(each, baseline), baseline[0]["curve"]["episodes"][-1]
+            low, value, high = (
+                f"{part:,.0f}" if math.isfinite(part) else "never" for part in (found.low, found.value, found.high)
+            )
+            share = f"{found.value / budget:.2f}" if math.isfinite(found.value) else "never"
+            lines.append((task, name, f"{value} [{low}, {high}]", share))
+    title = f"episodes until the interquartile mean first is {BASELINE}'s final one [95 % interval]"
     return Table(title, columns, tuple(lines))
 
 
