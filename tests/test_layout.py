@@ -86,7 +86,7 @@ def test_files_of_the_environment_import_only_what_comes_before_them():
                                   "import gymnasium as g, textgym; g.make_vec('TextGen-v0', num_envs=2).reset()"])  # fmt: skip
 def test_importing_and_playing_loads_no_torch(code):
     heavy = (
-        "{'torch', 'transformers', 'stable_baselines3', 'tianshou', 'torchrl', 'accelerate', 'datasets', 'pyarrow', "
+        "{'torch', 'transformers', 'stable_baselines3', 'tianshou', 'torchrl', 'ray', 'accelerate', 'datasets', 'pyarrow', "
         "'rich', 'tyro', 'textgym_agents'}"
     )
     check = f"{code}; import sys; found = {heavy} & set(sys.modules); assert not found, found"

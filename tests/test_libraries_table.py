@@ -1,7 +1,9 @@
 """The table's arithmetic: smoothing looks back only, reaching is read off between points, several seeds are averaged."""
 
+import sys
+
 import pytest
-from integration_kit import example
+from integration_kit import EXAMPLES, example
 
 TABLE = example("libraries_table")
 
@@ -33,3 +35,12 @@ def test_the_ratio_compares_first_times_at_the_score_of_the_sum():
     assert (row.sum_tokens, row.token_tokens) == (pytest.approx(20), pytest.approx(11))
     assert row.ratio == pytest.approx(0.55)
     assert TABLE.compare([fast], [slow]).ratio is None
+
+
+def test_rllibs_example_is_left_out_where_ray_is_missing_and_nothing_else_is(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "rllib_ppo", raising=False)
+    assert TABLE.find("rllib_ppo") is None and "rllib_ppo is left out: it needs ray" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError, match="no_such_example"):
+        TABLE.find("no_such_example")
