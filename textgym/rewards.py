@@ -367,10 +367,12 @@ def _finite(value: Any, episode: Episode, where: str) -> float:
 
 
 def _as_float32(paid: npt.NDArray[np.float64], episode: Episode) -> npt.NDArray[np.float32]:
-    for token in np.flatnonzero(~(np.abs(paid) <= _FLOAT32_MAX))[:1]:
+    if not np.abs(paid).max(initial=0.0) <= _FLOAT32_MAX:  # NaN compares false
+        token = np.flatnonzero(~(np.abs(paid) <= _FLOAT32_MAX))[0]
         raise _error(episode, f"adds up to {paid[token]} on token {token}", "the weighted sum of the criteria must fit float32")
     laid = paid.astype(np.float32)
-    for token in np.flatnonzero((paid != 0) & (laid == 0))[:1]:
+    if np.count_nonzero(laid) < np.count_nonzero(paid):
+        token = np.flatnonzero((paid != 0) & (laid == 0))[0]
         raise _error(episode, f"adds up to {paid[token]} on token {token}", "that is too small for float32 and would become 0")
     return laid
 
