@@ -7,9 +7,9 @@ episode that the next one sees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,30 @@ class Episode:
     """What ended the episode; before a reply, what ended the agent's turn; None while the text grows."""
     episode_id: int = 0
     """Number of the episode in its environment."""
+
+    @classmethod
+    def unread(cls, read: Callable[[], tuple[str, npt.NDArray[np.int64]]], **others: Any) -> Episode:
+        """Build an episode whose ``text`` and ``offsets`` are read when somebody first asks: many rewards never do.
+
+        Args:
+            read: gives the two.
+            others: all other fields.
+        """
+        episode = object.__new__(cls)
+        vars(episode).update(others, _read=read)
+        return episode
+
+    if not TYPE_CHECKING:  # a type checker would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in ("text", "offsets") or "_read" not in vars(self):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            vars(self)["text"], vars(self)["offsets"] = self._read()
+            return vars(self)[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give the fields: a copy, or a worker in another process, has no use for the tokenizer."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     def last_characters(self) -> npt.NDArray[np.int64]:
         """Give the last character that each token holds, int64 (T,); where a token holds none, the place it stands at."""

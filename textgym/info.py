@@ -76,22 +76,22 @@ def batch_infos(items: Sequence[tuple[int, Mapping[str, Any]]], num_envs: int) -
         ``key`` -> array (N, ...), zeros (None, for objects) where a slot has no such key; ``_key`` -> bool (N,), where it has.
     """
     out: dict[str, Any] = {}
-    for key in dict.fromkeys(key for _, info in items for key in info):
-        slots = [slot for slot, info in items if key in info]
+    every = np.array([slot for slot, _ in items])
+    keys = dict.fromkeys(key for _, info in items for key in info)
+    for key, mask in zip(keys, np.zeros((len(keys), num_envs), dtype=np.bool_), strict=True):
         values = [info[key] for _, info in items if key in info]
+        slots = every if len(values) == len(items) else np.array([slot for slot, info in items if key in info])
         if isinstance(values[0], dict):
-            out[key] = batch_infos(list(zip(slots, values, strict=True)), num_envs)
+            out[key] = batch_infos(list(zip(slots.tolist(), values, strict=True)), num_envs)
         elif isinstance(values[0], bool | int | float):
             out[key] = np.zeros(num_envs, dtype=type(values[0]))
             out[key][slots] = values
         elif isinstance(values[0], np.ndarray):
             out[key] = np.zeros((num_envs, *values[0].shape), dtype=values[0].dtype)
-            for slot, value in zip(slots, values, strict=True):
-                out[key][slot] = value
+            out[key][slots] = values
         else:
             out[key] = np.full(num_envs, fill_value=None, dtype=object)
             out[key][slots] = values
-        mask = np.zeros(num_envs, dtype=np.bool_)
         mask[slots] = True
         out[f"_{key}"] = mask
     return out
@@ -111,9 +111,9 @@ def endings(info: Mapping[str, Any]) -> list[Ending]:
     source = info.get("final_info", info)
     if "_episode_id" not in source:
         return []
-    ids, counts, cut = (to_host(source[key]) for key in ("episode_id", "num_tokens", "truncated"))
-    slots = np.flatnonzero(to_host(source["_episode_id"])).tolist()
-    return [Ending(slot, int(ids[slot]), int(counts[slot]), bool(cut[slot])) for slot in slots]
+    slots = np.flatnonzero(to_host(source["_episode_id"]))
+    columns = [to_host(source[key])[slots].tolist() for key in ("episode_id", "num_tokens", "truncated")]
+    return [Ending(*ending) for ending in zip(slots.tolist(), *columns, strict=True)]
 
 
 def dropped(info: Mapping[str, Any]) -> list[int]:
@@ -152,12 +152,13 @@ def releases(info: Mapping[str, Any]) -> list[Release]:
         if "token_rewards" in source:
             raise ValueError("this is the info of a single environment; read it with release(info)")
         return []
-    arrays = {key: to_host(value) for key, value in source.items() if _is_ours(key.removeprefix("_"))}
-    return [_read(arrays, int(slot), int(slot)) for slot in np.flatnonzero(to_host(mask))]
+    arrays = {key: to_host(value) for key, value in source.items() if _is_ours(key) or key.startswith(_MASKS)}
+    return [_read(arrays, slot, slot) for slot in np.flatnonzero(to_host(mask)).tolist()]
 
 
 _NUMBERS = ("num_tokens", "episode_id", "group_id", "is_success", "terminated", "truncated")
 _KEYS = frozenset(("token_rewards", "token_streams", "agent_mask", *_NUMBERS, _ASKED))
+_MASKS = (f"_{_CRITERIA}", f"_{_LEDGER}")  # which slots have the criterion, the account
 
 
 def _is_ours(key: str) -> bool:

@@ -25,6 +25,10 @@ class Ledger:
         """Book ``amount`` under ``account``, on top of what is there."""
         return Ledger(self.asked, {**self.accounts, account: self.accounts.get(account, 0.0) + amount})
 
+    def missing(self, paid: float) -> float:
+        """Give what of ``asked`` is neither paid nor in an account."""
+        return self.asked - paid - sum(self.accounts.values())
+
     def check(self, paid: float, size: float, where: str) -> None:
         """Add up.
 
@@ -36,7 +40,7 @@ class Ledger:
         Raises:
             ValueError: the two sides differ by more than 1e-5, or 1e-5 of ``size`` where that is more.
         """
-        missing = self.asked - paid - sum(self.accounts.values())
+        missing = self.missing(paid)
         if not abs(missing) <= TOLERANCE * max(1.0, size):
             booked = ", ".join(f"{name} {amount:g}" for name, amount in self.accounts.items()) or "none"
             raise ValueError(

@@ -204,17 +204,21 @@ class Rules:
         replies: Sequence[tuple[int, int]] = (),
     ) -> Episode:
         """Build the episode from its ids, int64 (T,), and the ranges of tokens in them that replies inserted."""
-        text, offsets = self.tokenizer.offsets(ids)
+        ids = read_only(ids)
         agent_mask = np.ones(len(ids), dtype=np.bool_)
         turns = np.zeros(len(ids), dtype=np.int64)
         for start, end in replies:
             agent_mask[start:end] = False
             turns[end:] += 1
-        return Episode(
+
+        def read() -> tuple[str, npt.NDArray[np.int64]]:
+            text, offsets = self.tokenizer.offsets(ids)
+            return text, read_only(offsets)
+
+        return Episode.unread(
+            read,
             prompt=prompt,
-            ids=read_only(ids),
-            text=text,
-            offsets=read_only(offsets),
+            ids=ids,
             agent_mask=read_only(agent_mask),
             turns=read_only(turns),
             ended_by=ENDED_BY[code],
@@ -270,7 +274,7 @@ class Rules:
                 )
             partition = given[i] if given is not None else item.span_streams
             if partition is None:
-                partition = np.where(episode.agent_mask, 0, -1).astype(np.int64)
+                partition = episode.agent_mask.astype(np.int64) - 1  # one stream, 0
             out.append(
                 Release(
                     episode_id=episode.episode_id,

@@ -27,7 +27,7 @@ class NumpyStore:
         self.starts = np.zeros(num_envs, dtype=np.int64)  # prompt lengths
         self.mask_numbers = np.full(num_envs, ALL, dtype=np.int64)  # which action mask each slot has; kept by the vector door
         self.limits = Limits(rules, num_envs)
-        self._all = np.arange(num_envs)
+        self._far = 0  # tokens that every running text can still write before one of them can be at a limit
 
     def start(self, slots: npt.NDArray[np.int64], prompts: Sequence[npt.NDArray[np.int64]]) -> None:
         """Put new prompts into ``slots``."""
@@ -36,6 +36,7 @@ class NumpyStore:
             self.tokens[slot, : len(ids)] = ids
             self.lengths[slot] = self.starts[slot] = len(ids)
         self.limits.start(slots, self.starts[slots])
+        self._far = 0
 
     def insert(self, slot: int, ids: npt.NDArray[np.int64]) -> None:
         """Append a reply, int64 (n,), to one slot; it begins a new turn of the agent."""
@@ -43,13 +44,14 @@ class NumpyStore:
         self.tokens[slot, self.lengths[slot] : end] = ids
         self.lengths[slot] = end
         self.limits.reply(slot, len(ids), int(end))
+        self._far = 0
 
-    def append(self, actions: Any, acting: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_] | None]:
+    def append(self, actions: Any, slots: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_] | None]:
         """Append one token to each acting slot.
 
         Args:
             actions: integers (N,); ignored where not acting.
-            acting: bool (N,).
+            slots: int64 (n,), those that act.
 
         Returns:
             codes int8 (N,), EOS, LENGTH, TURN_LENGTH or RUNNING; and bool (N,), where the text has to be looked at, or None.
@@ -59,23 +61,31 @@ class NumpyStore:
         """
         actions = np.asarray(actions)
         check_actions(actions.shape, actions.dtype.kind in "iu", actions.dtype, len(self.lengths))
-        for slot in np.flatnonzero(acting & ((actions < 0) | (actions >= self.rules.vocab_size)))[:1]:
-            raise no_token(actions[slot], slot, self.rules.vocab_size)
+        taken = actions[slots]
+        tokens = taken.tolist()  # Python's own functions are quicker than numpy's on so few numbers
+        if min(tokens, default=0) < 0 or max(tokens, default=0) >= self.rules.vocab_size:
+            i = next(i for i, token in enumerate(tokens) if not 0 <= token < self.rules.vocab_size)
+            raise no_token(tokens[i], slots[i], self.rules.vocab_size)
         if self.rules.masks is not None:
-            allowed = self.rules.masks.table.rows[self.mask_numbers, np.where(acting, actions, 0)]
-            for slot in np.flatnonzero(acting & ~allowed)[:1]:
+            allowed = self.rules.masks.table.rows[self.mask_numbers[slots], taken]
+            for slot in slots[~allowed][:1]:
                 raise self.rules.masks.forbidden(actions[slot], self.mask_numbers[slot], f"slot {slot}")
-        rows = self._all if acting.all() else np.flatnonzero(acting)
-        self.tokens[rows, self.lengths[rows]] = actions[rows]
-        self.lengths[rows] += 1
-        codes = self.limits.codes(self.lengths)
-        codes[actions == self.rules.eos_token_id] = EOS
-        if rows is not self._all:
-            codes[~acting] = RUNNING
+        ends = self.lengths[slots]
+        self.tokens[slots, ends] = taken
+        self.lengths[slots] = ends + 1
+        codes = np.zeros(len(self.lengths), dtype=np.int8)
+        if self._far > 0:
+            self._far -= 1
+        else:
+            codes[slots] = self.limits.codes(self.lengths)[slots]
+            left = self.limits.left(self.lengths)[slots].tolist()
+            self._far = min((tokens for tokens in left if tokens > 0), default=1) - 1
+        if self.rules.eos_token_id in tokens:
+            codes[slots[taken == self.rules.eos_token_id]] = EOS
         if self.rules.stop_table is None:
             return codes, None
-        look = np.zeros_like(acting)
-        look[rows] = self.rules.stop_table[actions[rows]]
+        look = np.zeros(len(self.lengths), dtype=np.bool_)
+        look[slots] = self.rules.stop_table[taken]
         return codes, look
 
     def response(self, slot: int) -> npt.NDArray[np.int64]:
@@ -146,6 +156,11 @@ class Limits:
         if self.rules.max_turn_tokens is not None:
             codes[(codes == RUNNING) & (lengths >= self._turn)] = TURN_LENGTH
         return codes
+
+    def left(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Give how many more tokens end each text of these lengths (N,), or its turn: int64 (N,)."""
+        end = self._text if self.rules.max_turn_tokens is None else np.minimum(self._text, self._turn)
+        return end - lengths
 
 
 def check_actions(shape: Sequence[int], integers: bool, dtype: Any, num_envs: int) -> None:

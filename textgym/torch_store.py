@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from textgym.action_masks import ALL, MaskTable
-from textgym.rules import EOS, NO_TOKEN, RUNNING, Rules
+from textgym.rules import EOS, NO_TOKEN, Rules
 from textgym.store import Limits, NumpyStore, check_actions, no_token
 
 _LOOK, _BAD, _FORBIDDEN = 8, 16, 32  # bits beside the codes, so that one transfer carries all of them
@@ -53,7 +53,7 @@ class TorchStore:
         self.lengths[slot] = end
         self.limits.reply(slot, len(ids), int(end))
 
-    def append(self, actions: Any, acting: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_] | None]:
+    def append(self, actions: Any, slots: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_] | None]:
         """Append one token to each acting slot; see ``NumpyStore.append``."""
         if isinstance(actions, np.ndarray) and actions.dtype.kind == "u":
             actions = actions.astype(np.int64)  # torch has few operations for unsigned integers
@@ -61,30 +61,29 @@ class TorchStore:
         integers = not (actions.is_floating_point() or actions.is_complex() or actions.dtype == torch.bool)
         check_actions(actions.shape, integers, actions.dtype, len(self.lengths))
         actions = actions.to(torch.int64)
-        everyone = bool(acting.all())
-        rows = self._all if everyone else torch.from_numpy(np.flatnonzero(acting)).to(self.device)
+        everyone = len(slots) == len(self.lengths)
+        rows = self._all if everyone else torch.from_numpy(slots).to(self.device)
         taken = actions if everyone else actions[rows]
         bad = (taken < 0) | (taken >= self.rules.vocab_size)
         packed = (taken == self.rules.eos_token_id) * EOS + bad * _BAD
         if self._stop_table is not None:
             packed = packed + self._stop_table[taken.clamp(0, self.rules.vocab_size - 1)] * _LOOK
         if self._masks is not None:
-            numbers = torch.from_numpy(self.mask_numbers[acting]).to(self.device)
+            numbers = torch.from_numpy(self.mask_numbers[slots]).to(self.device)
             packed = packed + ~self._masks.rows()[numbers, taken.clamp(0, self.rules.vocab_size - 1)] * _FORBIDDEN
-        flags = np.zeros(len(acting), dtype=np.int64)
-        flags[acting] = packed.cpu().numpy()  # the step's one wait for the device
+        flags = np.zeros(len(self.lengths), dtype=np.int64)
+        flags[slots] = packed.cpu().numpy()  # the step's one wait for the device
         for slot in np.flatnonzero(flags & _BAD)[:1]:
             raise no_token(actions[slot], slot, self.rules.vocab_size)
         if self.rules.masks is not None:
             for slot in np.flatnonzero(flags & _FORBIDDEN)[:1]:
                 raise self.rules.masks.forbidden(actions[slot], self.mask_numbers[slot], f"slot {slot}")
-        columns = torch.from_numpy(self.lengths[acting]).to(self.device)
+        columns = torch.from_numpy(self.lengths[slots]).to(self.device)
         self.tokens[rows, columns] = taken
-        self.lengths[acting] += 1
-        codes = self.limits.codes(self.lengths)
+        self.lengths[slots] += 1
+        codes = np.zeros(len(self.lengths), dtype=np.int8)
+        codes[slots] = self.limits.codes(self.lengths)[slots]
         codes[(flags & EOS) > 0] = EOS
-        if not everyone:
-            codes[~acting] = RUNNING
         return codes, None if self._stop_table is None else (flags & _LOOK) > 0
 
     def response(self, slot: int) -> npt.NDArray[np.int64]:
@@ -143,9 +142,9 @@ class DeviceMasks:
 class HostStore(NumpyStore):
     """Token ids in the host's memory, handed out as tensors: numpy's calls cost a third of torch's on so few numbers."""
 
-    def append(self, actions: Any, acting: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_] | None]:
+    def append(self, actions: Any, slots: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_] | None]:
         """Append one token to each acting slot; see ``NumpyStore.append``."""
-        return super().append(actions.cpu().numpy() if isinstance(actions, torch.Tensor) else actions, acting)
+        return super().append(actions.cpu().numpy() if isinstance(actions, torch.Tensor) else actions, slots)
 
     def observation(self) -> Any:
         """Copy the observation of all slots."""
@@ -161,9 +160,11 @@ class HostStore(NumpyStore):
 
 
 def _as_tensors(value: Any, device: torch.device) -> Any:
-    if isinstance(value, dict):
-        return {key: _as_tensors(item, device) for key, item in value.items()}
-    if isinstance(value, np.ndarray) and value.dtype != object:
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            return value
         tensor = torch.from_numpy(value)
         return tensor if device.type == "cpu" else tensor.to(device)
+    if isinstance(value, dict):
+        return {key: _as_tensors(item, device) for key, item in value.items()}
     return value

@@ -137,6 +137,11 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return self._store.starts.copy()
 
     @property
+    def text_lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each slot's text, prompt and response: int64 (N,), on the host."""
+        return self._store.lengths.copy()
+
+    @property
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """One generator per slot, as SyncVectorEnv has it."""
         return tuple(self._generators[slot] for slot in range(self.num_envs))
@@ -182,18 +187,18 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             ValueError: an action is no token, or one that the slot's action mask leaves out; names the slot.
             gymnasium.error.ResetNeeded: no slot was ever reset.
         """
-        if self._broken or all(prompt is None for prompt in self._prompts):
+        slots = np.flatnonzero(~self._idle)  # those that act
+        if self._broken or (len(slots) == 0 and all(prompt is None for prompt in self._prompts)):
             raise gym.error.ResetNeeded("no episode is running, or the last step raised an error; call reset() before step()")
         if self._late is not None:
             self._late.raise_failed()
-        # 1) append; idle slots do not act
-        acting = ~self._idle
-        if not acting.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
+        if len(slots) == 0 and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
             raise gym.error.ResetNeeded(
                 'every episode has ended; start others with reset(options={"reset_mask": ended}), ended being the slots that '
                 "were terminated or truncated since their last reset, or make the environment with another autoreset_mode"
             )
-        codes, look = self._store.append(actions, acting)
+        # 1) append
+        codes, look = self._store.append(actions, slots)
         self._broken = True  # until the step is through: what the task raises below leaves texts that nobody scored
         if look is not None:
             self._look(codes, look & (codes != EOS))
@@ -207,8 +212,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
         infos: dict[str, Any] = {}
-        ended = np.flatnonzero(codes)
-        if len(ended):
+        if len(ended := np.flatnonzero(codes)):
             infos = self._finish(ended, codes, rewards, terminated, truncated)
         if self.rules.masks is not None and not self._idle.all():
             self._ask_masks(self.rules.masks, np.flatnonzero(~self._idle))
@@ -235,14 +239,13 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         truncated: npt.NDArray[np.bool_],
     ) -> dict[str, Any]:
         """Score the episodes of the ``ended`` slots, fill their rewards and flags, and write the infos."""
-        same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
         self._idle[ended] = True
         self._store.mask_numbers[ended] = ALL
-        episodes = [self._episode(int(slot), int(codes[slot])) for slot in ended]
+        slots = ended.tolist()
+        episodes = [self._episode(slot, int(codes[slot])) for slot in slots]
         self._counts[ended] += 1
         truncated[ended] = [self.rules.truncates(episode) for episode in episodes]
         terminated[ended] = ~truncated[ended]
-        slots = ended.tolist()
         if self._late is None:
             releases = self.rules.release(episodes, slots)
             rewards[ended] = [episode_return(release) for release in releases]
@@ -251,7 +254,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             self._late.submit([Job(slot, episode) for slot, episode in zip(slots, episodes, strict=True)])
             details = [self.rules.pending_info(episode) for episode in episodes]
         infos = batch_infos(list(zip(slots, details, strict=True)), self.num_envs)
-        if same_step:
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos = {"final_info": infos, "_final_info": codes > 0, "final_obs": self._store.final_observation(ended)}
             infos["_final_obs"] = codes > 0
             self._start(ended, {})
@@ -363,12 +366,10 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         counts = self._counts[slots] + ~self._idle[slots]
         groups = slots // self.group_size + (self.num_envs // self.group_size) * counts
         # All prompts are drawn before any text is touched: a prompt that does not fit leaves the others as they are.
-        prompts = [
-            self.rules.prompt(self._generators[int(slot)], options, int(group))
-            for slot, group in zip(slots, groups, strict=True)
-        ]
+        drawn = zip(slots.tolist(), groups.tolist(), strict=True)
+        prompts = [self.rules.prompt(self._generators[slot], options, group) for slot, group in drawn]
         self._store.start(slots, [np.asarray(prompt.ids) for prompt in prompts])
-        for slot, prompt in zip(slots, prompts, strict=True):
+        for slot, prompt in zip(slots.tolist(), prompts, strict=True):
             self._prompts[slot] = prompt
             self._replies[slot] = []
             self._shown[slot] = None

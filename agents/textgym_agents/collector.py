@@ -21,13 +21,14 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from textgym import Release, TextGenVectorEnv, releases
-from textgym.info import endings
+from textgym.info import Ending, endings
 from textgym.pool import said
 from textgym.torch_store import DeviceMasks
 from textgym.vector_wrappers import drain
 from textgym_agents.guard import act
 from textgym_agents.policy import Step
-from textgym_agents.rollout import Played, Policy, Rollout, lay_out
+from textgym_agents.rollout import Policy, Rollout, lay_out
+from textgym_agents.tape import Ended, Tape
 
 
 def collect(envs: gym.vector.VectorEnv[Any, Any, Any], policy: Policy, episodes: int) -> Rollout:
@@ -87,8 +88,12 @@ class Collector:
         self._born = np.zeros(envs.num_envs, dtype=np.int64)  # version that began each slot's episode
         self._started = 0
         self._obs: Any = None
-        self._tape: _Tape | None = None
-        self._finished: dict[int, Played] = {}  # by episode_id: releases may come late
+        self._slots = np.zeros(0, dtype=np.int64)  # those that are live
+        self._actions = torch.zeros(envs.num_envs, dtype=torch.int64, device=device)
+        self._tape = Tape(envs.num_envs, device)
+        self._finished: list[Ended] = []
+        self._num_finished = 0
+        self._released: dict[int, Release] = {}  # by episode_id: they may come late
 
     def collect(self, episodes: int, *, has_learned: bool = True) -> Rollout:
         """Play one collection with the policy as it is now.
@@ -113,22 +118,21 @@ class Collector:
                 "a multiple, so that all groups are whole"
             )
         if not self.carry_over:
-            self._live[:] = False
+            self._set_live(np.arange(len(self._live)), False)
         self.policy.reset_slots(np.flatnonzero(~self._live | has_learned))
-        self._finished = {}
+        self._tape.forget(self._slots)
+        self._finished, self._num_finished, self._released = [], 0, {}
         self._forget_what_is_owed()
         try:
             self._play(episodes)
             self._keep(drain(self.envs))
         except BaseException as error:
-            self._live[:] = False  # what was running is given up: the next collection starts anew
-            self._tape = None
-            error.add_note(f"{len(self._finished)} episodes of the collection had ended and are given up with it")
+            self._set_live(self._slots, False)  # what was running is given up: the next collection starts anew
+            error.add_note(f"{self._num_finished} episodes of the collection had ended and are given up with it")
             raise
-        if self._tape is not None:
-            self._tape.sign(np.flatnonzero(self._live), self.native.response_lengths, self.version)
         self.version += 1
-        return lay_out(list(self._finished.values()), self.version - 1, None if self._masks is None else self._masks.rows())
+        masks = None if self._masks is None else self._masks.rows()
+        return lay_out(self._finished, self._released, self._tape, self.version - 1, masks)
 
     def _forget_what_is_owed(self) -> None:
         """Wait for late releases of a collection that was given up: its errors are none of this one's."""
@@ -144,10 +148,11 @@ class Collector:
         first = self._started
         self._refill(self._free())
         while not self._is_complete(episodes):
-            self._step()
+            if not self._step():
+                continue
             free = self._free()[: self._may_start(first, episodes)]
             # Refilling in groups: one prefill costs as much as several decode steps, so it waits for company.
-            if len(free) >= max(1, len(self._live) // 8) or (len(free) and not self._live.any()):
+            if len(free) >= max(1, len(self._live) // 8) or (len(free) and len(self._slots) == 0):
                 self._refill(free)
 
     def _free(self) -> npt.NDArray[np.int64]:
@@ -157,8 +162,8 @@ class Collector:
 
     def _is_complete(self, episodes: int) -> bool:
         if not self.carry_over:
-            return not self._live.any()
-        return len(self._finished) >= episodes and not self._too_old().any()
+            return len(self._slots) == 0
+        return self._num_finished >= episodes and not self._too_old().any()
 
     def _too_old(self) -> npt.NDArray[np.bool_]:
         """Say which running episodes began so long ago that they cannot wait for the next collection."""
@@ -167,7 +172,7 @@ class Collector:
     def _may_start(self, first: int, episodes: int) -> int:
         if not self.carry_over:
             return first + episodes - self._started
-        return len(self._live) if len(self._finished) < episodes else 0  # else only what is too old is waited for
+        return len(self._live) if self._num_finished < episodes else 0  # else only what is too old is waited for
 
     def _refill(self, slots: npt.NDArray[np.int64]) -> None:
         """Start episodes in ``slots``."""
@@ -176,118 +181,74 @@ class Collector:
         mask = np.zeros(len(self._live), dtype=np.bool_)
         mask[slots] = True
         self._obs, _ = self.envs.reset(options=None if mask.all() else {"reset_mask": mask})
-        self._live[slots] = True
+        self._set_live(slots, True)
+        self._tape.begin(slots)
         self._born[slots] = self.version
         self._order[slots] = np.arange(self._started, self._started + len(slots))
         self._started += len(slots)
 
-    def _step(self) -> None:
-        """Write one token in every live slot, and keep what ended."""
-        slots = np.flatnonzero(self._live)
+    def _set_live(self, slots: npt.NDArray[np.int64], live: bool) -> None:
+        self._live[slots] = live
+        self._slots = np.flatnonzero(self._live)
+
+    def _step(self) -> bool:
+        """Write one token in every live slot, and keep what ended. Returns whether something did."""
+        slots = self._slots
         step = self._act(slots)
-        if self._tape is None:
-            self._tape = _Tape(len(self._live), torch.as_tensor(self._obs))
-        columns = self.native.response_lengths[slots]
-        self._tape.write(slots, columns, step)
-        if self._masks is not None:
-            self._tape.write_masks(slots, columns, self.native.mask_numbers[slots])
-        self._obs, _, _, _, info = self.envs.step(self._tape.actions(slots, step.tokens))
+        numbers = None if self._masks is None else self.native.mask_numbers[slots]
+        self._tape.write(slots, step, self.version, numbers)
+        self._obs, _, _, _, info = self.envs.step(self._actions_of(slots, step.tokens))
+        if not info:
+            return False
         ended = endings(info)
         if ended:
-            done = np.array([ending.slot for ending in ended])
-            cut = np.array([ending.slot for ending in ended if ending.truncated], dtype=np.int64)
-            final_values = dict(zip(cut.tolist(), self._act(cut).values.tolist(), strict=True)) if len(cut) else {}
-            counts = [ending.num_tokens for ending in ended]
-            for ending, played in zip(ended, self._tape.cut_out(done, counts, self._obs, self.version), strict=True):
-                self._finished[ending.episode_id] = Played(
-                    order=int(self._order[ending.slot]),
-                    prompt_length=int(self.native.prompt_lengths[ending.slot]),
-                    final_value=final_values.get(ending.slot, 0.0),
-                    **played,
-                )
-            self.policy.reset_slots(done)
-            self._live[done] = False
+            self._end(ended)
         self._keep(releases(info))
+        return bool(ended)
+
+    def _end(self, ended: Sequence[Ending]) -> None:
+        """Keep the texts of episodes that ended, and where their figures are."""
+        slots, episode_ids, _, truncated = (np.array(column) for column in zip(*ended, strict=True))
+        values = np.zeros(len(slots), dtype=np.float32)
+        if truncated.any():
+            values[truncated] = self._act(slots[truncated]).values.detach().float().cpu().numpy()
+        end = np.full(len(slots), len(self._tape))
+        prompt_lengths, ids = self.native.prompt_lengths[slots], torch.as_tensor(_rows(self._obs, slots))
+        self._finished.append(
+            Ended(self._order[slots], episode_ids, slots, self._tape.begun(slots), end, prompt_lengths, values, ids)
+        )
+        self._num_finished += len(slots)
+        self.policy.reset_slots(slots)
+        self._set_live(slots, False)
 
     def _act(self, slots: npt.NDArray[np.int64]) -> Step:
-        obs = self._obs if len(slots) == len(self._live) else self._obs[slots]
+        obs = self._obs if len(slots) == len(self._live) else _rows(self._obs, slots)
         told: dict[str, Any] = {}
         if self._tells_lengths:
-            told["lengths"] = (self.native.prompt_lengths + self.native.response_lengths)[slots]
+            told["lengths"] = self.native.text_lengths[slots]
         if self._masks is not None:
             rows = self._masks.rows()
             told["allowed"] = rows[torch.from_numpy(self.native.mask_numbers[slots]).to(rows.device)]
         return act(self.policy, obs, slots, self.native.rules.vocab_size, **told)
 
-    def _keep(self, released: Sequence[Release]) -> None:
-        for release in released:
-            if release.episode_id in self._finished:  # else it is owed to an earlier collection that was given up
-                self._finished[release.episode_id].release = release
-
-
-class _Tape:
-    """What was sampled in each slot's running episode, (N, context_length) each, on the observations' device."""
-
-    def __init__(self, num_envs: int, obs: Tensor) -> None:
-        self.device = obs.device
-        self.logprobs = torch.zeros(num_envs, obs.shape[1], device=self.device)
-        self.values = torch.zeros_like(self.logprobs)
-        self.versions = torch.zeros_like(self.logprobs, dtype=torch.int64)
-        self.mask_numbers: Tensor | None = None
-        self._signed = np.zeros(num_envs, dtype=np.int64)  # tokens of each slot whose version is written down
-        self._actions = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
-
-    def write(self, slots: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], step: Step) -> None:
-        """Note what was sampled for ``columns`` of ``slots``."""
-        if self.device.type == "cpu":  # numpy's indexing costs a third of torch's on so few numbers
-            self.logprobs.numpy()[slots, columns] = step.logprobs.detach().float().cpu().numpy()
-            self.values.numpy()[slots, columns] = step.values.detach().float().cpu().numpy()
-            return
-        at = torch.from_numpy(slots).to(self.device), torch.from_numpy(columns).to(self.device)
-        self.logprobs[at] = step.logprobs.to(self.logprobs)
-        self.values[at] = step.values.to(self.values)
-
-    def write_masks(self, slots: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) -> None:
-        """Note under which action masks that was."""
-        if self.mask_numbers is None:
-            self.mask_numbers = torch.zeros_like(self.versions)
-        at = torch.from_numpy(slots).to(self.device), torch.from_numpy(columns).to(self.device)
-        self.mask_numbers[at] = torch.from_numpy(numbers).to(self.device)
-
-    def actions(self, slots: npt.NDArray[np.int64], tokens: Tensor) -> Tensor:
+    def _actions_of(self, slots: npt.NDArray[np.int64], tokens: Tensor) -> Tensor:
         """Give the actions of all N slots, of which only ``slots`` act."""
         if len(slots) == len(self._actions):
             return tokens
-        if self.device.type == "cpu":
+        if self._actions.device.type == "cpu":  # numpy's calls cost a third of torch's on so few numbers
             self._actions.numpy()[slots] = tokens.cpu().numpy()
             return self._actions
-        return self._actions.index_copy(0, torch.from_numpy(slots).to(self.device), tokens.to(self._actions))
+        return self._actions.index_copy(0, torch.from_numpy(slots).to(self._actions.device), tokens.to(self._actions))
 
-    def sign(self, slots: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], version: int) -> None:
-        """Note that version ``version`` of the policy sampled what is not signed yet of the running episodes in ``slots``."""
-        for slot in slots.tolist():
-            self.versions[slot, self._signed[slot] : counts[slot]] = version
-            self._signed[slot] = counts[slot]
+    def _keep(self, released: Sequence[Release]) -> None:
+        self._released.update((release.episode_id, release) for release in released)
 
-    def cut_out(self, slots: npt.NDArray[np.int64], counts: Sequence[int], obs: Any, version: int) -> list[dict[str, Any]]:
-        """Copy the rows of ``slots``, whose episodes ended with ``counts`` tokens, and blank them.
 
-        Returns:
-            Of each: ids, logprobs, values, versions, and mask_numbers where there are any; see ``Played``.
-        """
-        tables = {"logprobs": self.logprobs, "values": self.values, "versions": self.versions}
-        if self.mask_numbers is not None:
-            tables["mask_numbers"] = self.mask_numbers
-        texts = torch.as_tensor(obs)
-        played = []
-        for slot, count in zip(slots.tolist(), counts, strict=True):
-            self.versions[slot, self._signed[slot] : count] = version
-            copies = {name: table[slot].clone() for name, table in tables.items()}
-            played.append({"ids": texts[slot].clamp(min=0), **copies})
-            for table in tables.values():
-                table[slot] = 0  # tokens of the environment are skipped over, and must not hold an earlier episode's
-        self._signed[slots] = 0
-        return played
+def _rows(obs: Any, slots: npt.NDArray[np.int64]) -> Any:
+    """Copy the observations of ``slots``, (n, context_length)."""
+    if isinstance(obs, Tensor) and obs.device.type == "cpu":
+        return torch.from_numpy(obs.numpy()[slots])
+    return obs[slots]
 
 
 def _check(envs: gym.vector.VectorEnv[Any, Any, Any]) -> TextGenVectorEnv:

@@ -53,6 +53,7 @@ class Decoder:
         self.num_rows = num_rows
         self.spare = model.context_length  # a column that nobody reads: rows that sit out write there
         self.device, self.dtype = model.lm.device, model.lm.dtype  # properties that search the model each time
+        self._on_host = self.device.type == "cpu"
         self.static = self.device.type == "cuda" if static is None else static
         self.mixes = self._mixes_exactly()
         """Whether new texts can be run beside the rows that go on, see ``mixed``."""
@@ -184,7 +185,7 @@ class Decoder:
 
     def _small(self, tokens: int) -> AbstractContextManager[None]:
         products = tokens * 4 * self.model.policy_size**2  # of a feed-forward layer
-        return small_pass(products) if self.device.type == "cpu" else nullcontext()
+        return small_pass(products) if self._on_host else nullcontext()
 
     def _one_each(self, ids: Tensor, columns: Tensor, width: int) -> Tensor:
         mask = self.cache.aim(None, columns[:, None], width, self.dtype)

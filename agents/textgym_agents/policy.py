@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,7 @@ class Step:
     texts afterwards (a value model of its own)."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Texts:
+class _Texts(NamedTuple):
     """The n texts that a step asks about."""
 
     tokens: Tensor
@@ -133,14 +132,14 @@ class CausalLMPolicy:
         tokens = torch.as_tensor(obs, device=self.device)
         lengths = (tokens >= 0).sum(1).cpu().numpy() if lengths is None else lengths
         cached = self._rows.cached[slots]
-        new = lengths - cached
-        if new.min() <= 0:
-            i = int(new.argmin())
+        new = (lengths - cached).tolist()  # Python's own functions are quicker than numpy's on so few numbers
+        if min(new) <= 0:
+            i = new.index(min(new))
             raise ValueError(
                 f"slot {named[i]} has {lengths[i]} tokens but {cached[i]} were seen before; call reset_slots when an episode "
                 "ends"
             )
-        if (longest := int(lengths.max())) > self.model.context_length:
+        if (longest := max(lengths.tolist())) > self.model.context_length:
             raise ValueError(
                 f"slot {named[lengths.argmax()]} has {longest} tokens but the model was made for {self.model.context_length}; "
                 "make ActorCritic with the environment's context_length"
@@ -150,13 +149,14 @@ class CausalLMPolicy:
         texts = _Texts(
             tokens, lengths, self._rows.row_of[slots], cached, uniforms, None if allowed is None else allowed.to(self.device)
         )
-        several = new > 1
-        if len(named) <= len(self._rows) // 2:
-            several[:] = True  # few of many rows: reading just theirs costs less than one pass over all
-        sampled = self._pass_by_pass(texts, several) if several.any() else self._decode(texts, np.arange(len(named)))
+        few = len(named) <= len(self._rows) // 2  # of many rows: reading just theirs costs less than one pass over all
+        if few or max(new) > 1:
+            sampled = self._pass_by_pass(texts, np.array(new) > (0 if few else 1))
+        else:
+            sampled = self._decode(texts, np.arange(len(named)))
         self._rows.cached[slots] = lengths
         # On CUDA the environment looks, with the step's one transfer; it refuses the token V.
-        if self._on_host and int(sampled.tokens.numpy().max()) >= self.model.vocab_size:
+        if self._on_host and max(sampled.tokens.tolist()) >= self.model.vocab_size:
             self._decoder.cache.clear()  # a masked NaN is a NaN still
             self._rows = SlotRows(self.num_slots)  # and nothing is cached any more
             raise FloatingPointError("the model's logits are not finite, so no token can be sampled; its weights may be NaN")
@@ -293,6 +293,6 @@ class CausalLMPolicy:
 
 def _as_slots(slots: Sequence[int] | np.ndarray) -> npt.NDArray[np.int64]:
     array = np.asarray(slots)
-    if array.dtype == np.bool_ or (len(array) and array.min() < 0):
+    if array.dtype == np.bool_ or min(array.tolist(), default=0) < 0:
         raise ValueError(f"slots are {array.tolist()}; give their numbers, from 0")
     return array.astype(np.int64, copy=False)

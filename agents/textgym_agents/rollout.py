@@ -5,11 +5,12 @@ Left out on purpose: playing, which is ``collect``'s, and learning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from textgym import Release
 from textgym.ledger import Ledger
 from textgym_agents.head import Allowed
 from textgym_agents.policy import Step
+from textgym_agents.tape import Ended, Tape
 
 
 class Policy(Protocol):
@@ -85,81 +87,68 @@ class Rollout:
         return len(self.ids)
 
 
-@dataclass
-class Played:
-    """A finished episode. Not frozen: its release may come later."""
-
-    order: int
-    """Which of all episodes it was, by when they started."""
-    prompt_length: int
-    """Tokens of its prompt."""
-    ids: Tensor
-    """int64 (context_length,), prompt then response; 0 beyond."""
-    logprobs: Tensor
-    """float32 (context_length,), by response token; 0 where the agent wrote none. So is the next."""
-    values: Tensor
-    """float32 (context_length,)."""
-    versions: Tensor
-    """int64 (context_length,), the policy's version when each token was written; means nothing where the agent wrote none."""
-    final_value: float
-    """V of the final state, where it was truncated; else 0."""
-    release: Release | None = None
-    """None as long as it is due, and for ever where the environment dropped it."""
-    mask_numbers: Tensor | None = None
-    """int64 (context_length,), which action mask each token was sampled under; None: the task has none."""
-
-
-def lay_out(finished: Sequence[Played], version: int, masks: Tensor | None = None) -> Rollout:
+def lay_out(
+    finished: Sequence[Ended], released: Mapping[int, Release], tape: Tape, version: int, masks: Tensor | None = None
+) -> Rollout:
     """Lay finished episodes out in the order in which they started; those without a release are left out.
 
     Args:
         finished: of one collection.
+        released: the releases, by ``episode_id``.
+        tape: holds their figures.
         version: see ``Rollout``.
         masks: bool (M, V), the task's action masks; None: it has none.
 
     Raises:
         ValueError: none has one.
     """
-    played = sorted((item for item in finished if item.release is not None), key=lambda item: item.order)
-    if not played:
-        raise ValueError(f"all {len(finished)} episodes of the collection were dropped: none of them could be rewarded")
-    ended = [item.release for item in played if item.release is not None]
-    device = played[0].ids.device
-    prompt_lengths = np.array([item.prompt_length for item in played])
+    texts = torch.cat([step.ids for step in finished])
+    columns: list[Any] = [np.concatenate(column) for column in zip(*(step[:-1] for step in finished), strict=True)]
+    played = Ended(*columns, ids=texts)
+    rows = np.argsort(played.order)
+    rows = rows[[episode_id in released for episode_id in played.episode_id[rows].tolist()]]
+    if len(rows) == 0:
+        raise ValueError(f"all {len(played.order)} episodes of the collection were dropped: none of them could be rewarded")
+    device = texts.device
+    played = Ended(*[column[rows] for column in columns], ids=texts[torch.from_numpy(rows).to(device)])
+    ended = [released[episode_id] for episode_id in played.episode_id.tolist()]
     count = np.array([release.num_tokens for release in ended])
-    width, length = int(count.max()), int((prompt_lengths + count).max())
+    length = int((played.prompt_length + count).max())
+    inside = np.arange(int(count.max())) < count[:, None]
 
-    def stack(name: str, columns: int) -> Tensor:
-        return torch.stack([getattr(item, name) for item in played])[:, :columns]
+    def upload(numbers: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(numbers).to(device)
 
     def table(name: str, dtype: Any, blank: float = 0) -> Tensor:
-        out = np.full((len(ended), width), blank, dtype=dtype)
-        for row, release in zip(out, ended, strict=True):
-            row[: release.num_tokens] = getattr(release, name)
-        return torch.from_numpy(out).to(device)
+        out = np.full(inside.shape, blank, dtype=dtype)
+        out[inside] = np.concatenate([getattr(release, name) for release in ended])
+        return upload(out)
 
     def column(name: str) -> Tensor:
         return torch.tensor([getattr(release, name) for release in ended], device=device)
 
     agent_mask = table("agent_mask", np.bool_)
+    logprobs, values, versions, mask_numbers = (
+        figures.new_zeros(inside.shape).masked_scatter(agent_mask, figures) for figures in tape.read(played)
+    )
     return Rollout(
-        ids=stack("ids", length),
-        prompt_lengths=torch.from_numpy(prompt_lengths).to(device),
-        num_tokens=torch.from_numpy(count).to(device),
+        ids=played.ids[:, :length].clamp(min=0),
+        prompt_lengths=upload(played.prompt_length),
+        num_tokens=upload(count),
         agent_mask=agent_mask,
         token_rewards=table("token_rewards", np.float32),
         streams=table("streams", np.int64, -1),
-        logprobs=stack("logprobs", width),
-        values=stack("values", width),
+        logprobs=logprobs,
+        values=values,
         ref_logprobs=None,
-        policy_version=stack("versions", width) * agent_mask,
+        policy_version=versions,
         version=version,
-        final_values=torch.tensor([item.final_value for item in played], device=device),
+        final_values=upload(played.final_value),
         terminated=column("terminated"),
         truncated=column("truncated"),
-        episode_id=column("episode_id"),
+        episode_id=upload(played.episode_id),
         group_id=column("group_id"),
         is_success=column("is_success"),
         ledger=Ledger.mean([release.ledger for release in ended]),
-        allowed=None if masks is None else Allowed(masks, stack("mask_numbers", width)),
+        allowed=None if masks is None else Allowed(masks, mask_numbers),
     )

@@ -34,8 +34,9 @@ class SlotRows:
     def free(self, slots: npt.NDArray[np.int64]) -> None:
         """Let the rows of ``slots`` go."""
         rows = self.row_of[slots]
-        self.slot_of[rows[rows >= 0]] = -1
-        self._gaps += int((rows >= 0).sum())
+        rows = rows[rows >= 0]
+        self.slot_of[rows] = -1
+        self._gaps += len(rows)
         self.row_of[slots] = -1
         self.cached[slots] = 0
 
@@ -53,9 +54,10 @@ class SlotRows:
         Returns:
             Rows to copy from and rows to copy to, int64 (moved,) each: all are read before any is written.
         """
-        missing = self.row_of[slots] < 0
-        if self._gaps <= len(self) // 8 and not missing.any():
+        given = self.row_of[slots]
+        if self._gaps <= len(self) // 8 and min(given.tolist()) >= 0:  # quicker than numpy's min on so few numbers
             return _NONE, _NONE
+        missing = given < 0
         rows = np.flatnonzero(self.slot_of >= 0)
         self._gaps = 0
         held = self.slot_of[rows]

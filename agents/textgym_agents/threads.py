@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 _SMALL = 2**25  # multiplications of one product. Two sleeping threads lost at 2**23 of them and won at 2**28; between, a guess
+_AS_IT_IS = nullcontext()
 
 
-@contextmanager
-def small_pass(products: float) -> Iterator[None]:
+def small_pass(products: float) -> AbstractContextManager[None]:
     """Run the block on one torch thread where waking others costs more than they bring.
 
     With ``OMP_WAIT_POLICY=PASSIVE``, as on shared machines, threads that wait sleep: a product of 32 rows with a 256 x 1,024
@@ -26,10 +26,12 @@ def small_pass(products: float) -> Iterator[None]:
     Args:
         products: multiplications of a typical matrix product of the pass.
     """
+    return _one_thread() if torch.get_num_threads() > 1 and _is_small(products) else _AS_IT_IS
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
-    if threads == 1 or not _is_small(products):
-        yield
-        return
     torch.set_num_threads(1)
     try:
         yield

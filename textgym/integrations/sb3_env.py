@@ -18,7 +18,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from textgym.vector import TextGenVectorEnv
 
-_PER_SLOT = ("np_random", "np_random_seed", "response_lengths", "prompt_lengths")  # one item per slot; all else is shared
+# One item per slot; all else is shared.
+_PER_SLOT = ("np_random", "np_random_seed", "response_lengths", "prompt_lengths", "text_lengths")
 
 
 class TextGenVecEnv(VecEnv):
