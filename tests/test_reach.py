@@ -1,10 +1,12 @@
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from suite_kit import learning_row
 
 from textgym.suite.reach import episodes_to_reach, first_at
+from textgym.suite.setting import Setting
 from textgym.suite.summary import tables
 
 
@@ -46,9 +48,12 @@ def test_the_table_gives_episodes_and_their_share_of_the_baseline_s():
         learning_row("copying", "uniform", 0, [0.0, 0.1, 0.2]),
         learning_row("brackets", "dense", 0, [0.0, 0.1, 0.2]),  # nothing to compare with
     ]
+    other = Setting("copying", "dense", "ppo", 64, agent_args={"gamma": 0.0})
+    rows.append(learning_row("copying", "dense", 0, [0.4, 0.8, 0.9]) | {"key": other.key, "setting": asdict(other)})
     (made,) = (each for each in tables(rows) if each.title.startswith("episodes until"))
     assert made.rows == (
         ("copying", "ppo, scalar", "20 [20, 20]", "1.00"),
         ("copying", "ppo, dense", "5 [5, 5]", "0.25"),
         ("copying", "ppo, uniform", "never [never, never]", "never"),
+        ("copying", "ppo, dense (gamma=0.0)", "0 [0, 0]", "0.00"),
     )

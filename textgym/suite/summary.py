@@ -167,7 +167,7 @@ def _of_reach(rows: Sequence[Row]) -> Table:
         for name, each in contestants.items():
             setting = setting_of(each[0])
             baseline = contestants.get(replace(setting, reward=BASELINE).contestant)
-            if baseline is None or name != setting.contestant or each[0]["curve"]["tokens"][-1] == 0:
+            if baseline is None or each[0]["curve"]["tokens"][-1] == 0:
                 continue
             found, budget = episodes_to_reach(each, baseline), baseline[0]["curve"]["episodes"][-1]
             low, value, high = (
