@@ -27,6 +27,14 @@ def test_the_mean_curve_is_compared_with_the_mean_of_the_final_scores():
     assert 10 * 0.2 / 0.8 - 1e-9 <= found.low < found.value < found.high <= 10 + 10 * (0.6 - 0.4) / 0.6 + 1e-9
 
 
+def test_the_interval_is_that_of_a_mean_and_narrower_than_the_runs_are_apart():
+    theirs = [learning_row("copying", "scalar", seed, [0.0, 0.1, seed / 10]) for seed in range(11)]
+    ours = [learning_row("copying", "dense", 0, [0.0, 0.5, 1.0])]
+    found = episodes_to_reach(ours, theirs)
+    assert math.isclose(found.value, 10.0)
+    assert 4 < found.low < 8 and 12 < found.high < 16
+
+
 def test_what_some_draws_never_reach_has_an_open_interval():
     theirs = [learning_row("copying", "scalar", seed, [0.0, 0.1, final]) for seed, final in enumerate([0.4, 0.9])]
     ours = [learning_row("copying", "dense", 0, [0.0, 0.6, 0.8])]
