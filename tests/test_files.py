@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -26,8 +27,8 @@ def assert_same(given, read):
     """Every field of both objects, with types and dtypes."""
     for before, after in zip(given, read, strict=True):
         assert type(before) is type(after)
-        for name, value in vars(before).items():
-            other = getattr(after, name)
+        for name in (each.name for each in fields(before)):
+            value, other = getattr(before, name), getattr(after, name)
             if isinstance(value, np.ndarray):
                 assert (value.dtype, value.shape, value.tobytes()) == (other.dtype, other.shape, other.tobytes()), name
                 assert not other.flags.writeable

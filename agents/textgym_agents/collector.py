@@ -128,7 +128,8 @@ class Collector:
             self._keep(drain(self.envs))
         except BaseException as error:
             self._set_live(self._slots, False)  # what was running is given up: the next collection starts anew
-            error.add_note(f"{self._num_finished} episodes of the collection had ended and are given up with it")
+            if self._num_finished:
+                error.add_note(f"{self._num_finished} episodes of the collection had ended and are given up with it")
             raise
         self.version += 1
         masks = None if self._masks is None else self._masks.rows()
