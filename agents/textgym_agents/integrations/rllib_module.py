@@ -20,7 +20,7 @@ from textgym_agents.integrations.perceptron import perceptron
 class TokenModule(TorchRLModule, ValueFunctionAPI):
     """Actor and critic, two perceptrons over one-hot tokens: ``RLModuleSpec(module_class=TokenModule)``.
 
-    With ``dict_observation=True`` the actor gives no token that the mask forbids.
+    With ``observation="dict"`` the actor gives no token that the mask forbids.
     """
 
     def setup(self) -> None:
