@@ -9,7 +9,7 @@ of the cache, then whole new texts, whose prefill thus costs no pass of its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -44,10 +44,20 @@ class Ragged:
     """Holds the rows."""
     blocks: Sequence[Block]
     """Of the rows whose tokens come first."""
-    masks: Sequence[Tensor]
-    """Additive, (rows, 1, 1, columns) of each block."""
+    masks: Sequence[Tensor | Mapping[str, Tensor]]
+    """Additive, (rows, 1, 1, columns) of each block; one per layer kind where the model has several."""
     texts: Sequence[tuple[int, int]]
     """First token and one past the last of each new text; it sees itself only."""
+
+    @classmethod
+    def cut(
+        cls, cache: SlotCache, blocks: Sequence[Block], mask: Tensor | Mapping[str, Tensor], texts: Sequence[tuple[int, int]] = ()
+    ) -> Ragged:
+        """Make a plan from masks (rows, 1, 1, columns) of all rows."""
+        if isinstance(mask, Tensor):
+            return cls(cache, blocks, [mask[a:b, ..., :seen] for a, b, seen in blocks], texts)
+        masks = [{kind: part[a:b, ..., :seen] for kind, part in mask.items()} for a, b, seen in blocks]
+        return cls(cache, blocks, masks, texts)
 
 
 def split_rows(lengths: npt.NDArray[np.int64]) -> list[Block]:
@@ -84,6 +94,24 @@ def ragged_attention(lm: PreTrainedModel, plan: Ragged) -> Iterator[None]:
     """Let the model's attention read the cache as the plan says; for a pass over ids (1, q) that ``aim_tokens`` has aimed."""
     with _attending(lm, plan):
         yield
+
+
+@contextmanager
+def replayed_attention(plan: Ragged) -> Iterator[None]:
+    """Let a recorded pass, whose attention is ``attend_in_cache``, follow the plan; ``aim_tokens`` has aimed it."""
+    token = _plan.set(plan)
+    try:
+        yield
+    finally:
+        _plan.reset(token)
+
+
+def attend_in_cache(module: Any, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Tensor:
+    """Write keys and values (1, heads, q, d) into the cache and attend as planned. Returns (1, q, heads, d)."""
+    plan = _plan.get()
+    assert isinstance(plan, Ragged)
+    plan.cache.layers[module.layer_idx].update(key, value)
+    return _ragged(module, query, key, value, plan, **kwargs)
 
 
 @contextmanager
@@ -130,6 +158,8 @@ def _ragged(module: Any, query: Tensor, key: Tensor, value: Tensor, plan: Ragged
     one_each = query[0].transpose(0, 1)[:, :, None]  # (q, heads, 1, d)
     parts = []
     for (a, b, width), mask in zip(plan.blocks, plan.masks, strict=True):
+        if not isinstance(mask, Tensor):
+            mask = mask[module.config.layer_types[module.layer_idx]]
         keys, values = layer.keys[a:b, :width].transpose(1, 2), layer.values[a:b, :width].transpose(1, 2)
         parts.append(sdpa_attention_forward(module, one_each[a:b], keys, values, mask, **kwargs)[0][:, 0])
     for a, b in plan.texts:

@@ -15,14 +15,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from textgym_agents.blocks import Ragged, attention_in_blocks, ragged_attention, split_rows
+from textgym_agents.blocks import (
+    Block,
+    Ragged,
+    attend_in_cache,
+    attention_in_blocks,
+    ragged_attention,
+    replayed_attention,
+    split_rows,
+)
 from textgym_agents.masks import FULL, attention_masks
 from textgym_agents.model import ActorCritic
+from textgym_agents.recording import Recording
 from textgym_agents.sampling import Sampling, sample
 from textgym_agents.slots import SlotCache
 from textgym_agents.threads import small_pass
 
 _ROWS, _COLUMNS = 8, 64  # static shapes: rows and columns are rounded up to multiples of these
+_RECORD_AFTER = 500  # passes: recording costs a second or so, and many a run is shorter
 
 
 class Sampled(NamedTuple):
@@ -55,6 +65,8 @@ class Decoder:
         self.device, self.dtype = model.lm.device, model.lm.dtype  # properties that search the model each time
         self._on_host = self.device.type == "cpu"
         self.static = self.device.type == "cuda" if static is None else static
+        self._recording: Recording | None = None
+        self._passes = 0  # of one token per row, without a recording
         self.mixes = self._mixes_exactly()
         """Whether new texts can be run beside the rows that go on, see ``mixed``."""
         self._graphs: dict[tuple[int, int, bool], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]] = {}
@@ -87,8 +99,8 @@ class Decoder:
             width = min(self.model.context_length, -(-width // _COLUMNS) * _COLUMNS)
         if ids.device.type != "cuda" or not self.static:
             blocks = [(0, len(ids), width)] if self.static else split_rows(lengths)
-            with self._small(len(ids)), attention_in_blocks(self.model.lm, blocks):
-                return self.sample(self._one_each(ids, columns, width)[rows], uniforms, allowed)
+            with self._small(len(ids)):
+                return self.sample(self._in_blocks(ids, columns, blocks, width)[rows], uniforms, allowed)
         key = (len(ids), width, allowed is None)
         by_row = uniforms.new_zeros(len(ids)).index_copy_(0, rows, uniforms)
         given = [ids, columns, by_row]
@@ -146,10 +158,13 @@ class Decoder:
         mask = attention_masks(columns[:, None], torch.arange(width), {FULL: None}, self.dtype)
         assert isinstance(mask, Tensor)
         assert isinstance(self.cache, SlotCache)
-        masks = [mask[a:b, ..., :seen] for a, b, seen in blocks]
-        plan = Ragged(self.cache, blocks, masks, [(n + e - c, n + e) for e, c in zip(ends.tolist(), counts, strict=True)])
+        texts_at = [(n + e - c, n + e) for e, c in zip(ends.tolist(), counts, strict=True)]
+        plan = Ragged.cut(self.cache, blocks, mask, texts_at)
         self.cache.aim_tokens(torch.cat([torch.arange(n), rows]), torch.cat([columns, places]))
         positions = torch.cat([columns.clamp(max=self.model.context_length - 1), places])
+        if (recording := self._usable()) is not None:
+            with self._small(n + len(texts)), replayed_attention(plan):
+                return recording(torch.cat([ids, texts])[None], positions[None])[0]
         with self._small(n + len(texts)), ragged_attention(self.model.lm, plan):
             # A mask with four dimensions is taken as it is; this one is never read.
             return self.model.policy_hidden(torch.cat([ids, texts])[None], positions[None], mask[:1], self.cache)[0]
@@ -172,8 +187,7 @@ class Decoder:
         except (TypeError, AttributeError, LookupError, RuntimeError, ValueError):
             return False
         expected = self.model.policy_hidden(ids, torch.arange(length).expand_as(ids))[:, -1]
-        tolerance = (0.05 if self.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))
-        return torch.allclose(states[[0, -1]], expected, atol=tolerance, rtol=0)
+        return self._alike(states[[0, -1]], expected)
 
     def sample(self, states: Tensor, uniforms: Tensor, allowed: Tensor | None = None) -> Sampled:
         """Sample one token from each state (n, hidden), with a random number (n,) each, among ``allowed``, bool (n, V)."""
@@ -186,6 +200,51 @@ class Decoder:
     def _small(self, tokens: int) -> AbstractContextManager[None]:
         products = tokens * 4 * self.model.policy_size**2  # of a feed-forward layer
         return small_pass(products) if self._on_host else nullcontext()
+
+    def _in_blocks(self, ids: Tensor, columns: Tensor, blocks: Sequence[Block], width: int) -> Tensor:
+        """Add one token to each row, from the recording where there is one."""
+        recording = self._usable()
+        if recording is not None:
+            return self._replay(recording, ids, columns, blocks, width)
+        self._passes += 1
+        replayed = None
+        if self._passes == _RECORD_AFTER and self._records():
+            recording = self._record()
+            if recording is not None:
+                replayed = self._replay(recording, ids, columns, blocks, width)
+        with attention_in_blocks(self.model.lm, blocks):
+            states = self._one_each(ids, columns, width)  # after the recorded pass, whose keys and values it writes over
+        if replayed is not None and self._alike(replayed, states):
+            self._recording = recording
+        return states
+
+    def _replay(self, recording: Recording, ids: Tensor, columns: Tensor, blocks: Sequence[Block], width: int) -> Tensor:
+        mask = attention_masks(columns[:, None], torch.arange(width), self.model.windows, self.dtype)
+        self.cache.aim_tokens(torch.arange(len(ids)), columns)
+        positions = columns.clamp(max=self.model.context_length - 1)
+        with replayed_attention(Ragged.cut(self.cache, blocks, mask)):
+            return recording(ids[None], positions[None])[0]
+
+    def _records(self) -> bool:
+        """Whether passes may be recorded at all: without gradients, on a CPU, where attention is the one that runs in blocks."""
+        plain = isinstance(self.cache, SlotCache) and self._on_host and not self.static and not torch.is_grad_enabled()
+        return plain and self.model.lm.config.get_text_config()._attn_implementation == "sdpa"
+
+    def _usable(self) -> Recording | None:
+        """Give the recording; forget it where the model has other parts by now, to be recorded anew later."""
+        if self._recording is not None and not self._recording.fits():
+            self._recording, self._passes = None, 0
+        return None if torch.is_grad_enabled() else self._recording
+
+    def _record(self) -> Recording | None:
+        try:
+            return Recording(self.model.lm.base_model, attend_in_cache)
+        except Exception:  # whatever a model does that cannot be recorded, its plain pass is as good as ever
+            return None
+
+    def _alike(self, states: Tensor, expected: Tensor) -> bool:
+        tolerance = (0.05 if self.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))
+        return torch.allclose(states, expected, atol=tolerance, rtol=0)
 
     def _one_each(self, ids: Tensor, columns: Tensor, width: int) -> Tensor:
         mask = self.cache.aim(None, columns[:, None], width, self.dtype)

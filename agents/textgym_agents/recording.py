@@ -1,0 +1,144 @@
+"""A language model's pass over tokens in one row, recorded once and replayed without the Python of its modules.
+
+Left out on purpose: a compiler. What is replayed are the model's own operations in their order, with the same numbers, its live
+weights and the same attention; only what Python did between them is gone. Whatever cannot be recorded runs as it did.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, export
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+
+_NAME = "textgym_recording"
+_NO_OPS = ("aten.clone", "aten.detach", "aten.alias", "aten.dropout", "aten._assert_tensor_metadata")  # where gradients are off
+_TOKENS = 4  # of the example pass; a length of 1 would be taken for fixed
+
+Attend = Callable[..., Tensor]
+"""Called as ``attend(module, query, key, value, **options)``, (1, heads, q, d) each; gives (1, q, heads, d)."""
+
+
+class Recording:
+    """A recorded pass.
+
+    Args:
+        backbone: the language model without its head; it stays as it is, and its weights are read where they lie.
+        attend: what each layer's attention does in the recorded pass.
+
+    Raises:
+        Exception: whatever ``torch.export`` raises where the model's pass hangs on numbers, or cannot be traced.
+    """
+
+    def __init__(self, backbone: Any, attend: Attend) -> None:
+        self._parts = [(kind, tuple(kind.values())) for m in backbone.modules() for kind in _parts(m)]
+        twin = copy.deepcopy(backbone)  # recording puts other tensors in the weights' places; others may run it
+        twin.config.get_text_config()._attn_implementation = _NAME
+        rows = tuple(torch.arange(_TOKENS)[None] for _ in range(2))  # one tensor given twice would be taken for one input
+        with torch.no_grad():
+            dynamic = {1: Dim.DYNAMIC}
+            program = export(_Pass(twin), rows, dynamic_shapes={"ids": dynamic, "positions": dynamic}, strict=False)
+        module = program.module(check_guards=False)
+        layers = {m.layer_idx: m for m in backbone.modules() if hasattr(m, "layer_idx") and hasattr(m, "is_causal")}
+        self._graph, names = _rewrite(module.graph, layers, attend)
+        held = dict(backbone.named_parameters(remove_duplicate=False)) | dict(backbone.named_buffers(remove_duplicate=False))
+        constants = dict(program.constants)
+        self._weights = [
+            held[name.removeprefix("backbone.")] if name.removeprefix("backbone.") in held else constants[name] for name in names
+        ]
+
+    def fits(self) -> bool:
+        """Whether the model still has the modules, parameters and hooks that it was recorded with; new adapters are others."""
+        return all(len(kind) == len(parts) and all(map(is_, kind.values(), parts)) for kind, parts in self._parts)
+
+    def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Give the states (1, q, hidden) of the tokens ids, positions (1, q)."""
+        return self._graph(ids, positions, *self._weights)
+
+
+def _parts(module: nn.Module) -> tuple[dict[Any, Any], ...]:
+    return module._modules, module._parameters, module._forward_hooks, module._forward_pre_hooks
+
+
+class _Pass(nn.Module):
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+        # A mask with four dimensions is taken as it is; this one is never read.
+        mask = torch.zeros(1, 1, 1, 1)
+        out = self.backbone(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
+        return out.last_hidden_state
+
+
+@torch.library.custom_op("textgym_agents::attend", mutates_args=())
+def _attend(query: Tensor, key: Tensor, value: Tensor, layer: int, scaling: float | None) -> Tensor:
+    """Stand for a layer's attention while a pass is recorded; it is never run."""
+    raise NotImplementedError
+
+
+@_attend.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, layer: int, scaling: float | None) -> Tensor:
+    return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
+
+
+def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> tuple[Tensor, None]:
+    return _attend(query, key, value, module.layer_idx, options.get("scaling")), None
+
+
+def _does_nothing(node: fx.Node) -> bool:
+    name = str(node.target).rpartition(".")[0]
+    source = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], fx.Node) else None
+    return name in _NO_OPS or (name == "aten.to" and isinstance(source, Tensor) and source.dtype == node.meta["val"].dtype)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer's attention in a recorded pass."""
+
+    __name__ = "attend"
+
+    attend: Attend
+    module: Any
+    scaling: float | None
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return self.attend(self.module, query, key, value, scaling=self.scaling)
+
+
+def _rewrite(graph: fx.Graph, layers: Mapping[int, Any], attend: Attend) -> tuple[fx.GraphModule, list[str]]:
+    """Make weights inputs, put ``attend`` in its place, drop what has no effect. Returns the pass, and the weights' names in order."""
+    new, env = fx.Graph(), {}
+    weights: dict[str, fx.Node] = {}
+    for op in ("placeholder", "get_attr"):  # inputs come first in a graph
+        for node in graph.find_nodes(op=op):
+            if op == "placeholder" or node.target not in weights:
+                env[node] = new.placeholder(node.name)
+                weights |= {node.target: env[node]} if op == "get_attr" else {}
+            else:
+                env[node] = weights[node.target]
+    for node in graph.nodes:
+        if node.op == "output":
+            new.output(env[node.all_input_nodes[0]])
+        elif node.op == "call_function" and node.target is torch.ops.textgym_agents.attend.default:
+            *states, number, scaling = node.args
+            call = _Layer(attend, layers[number], scaling)
+            env[node] = new.create_node("call_function", call, tuple(env[x] for x in states), name=f"attend_{number}")
+        elif node.op == "call_function" and _does_nothing(node):
+            env[node] = env[node.args[0]]
+        elif node.op == "call_function":
+            env[node] = new.node_copy(node, env.__getitem__)
+    new.eliminate_dead_code()
+    return fx.GraphModule({}, new), list(weights)
+
+
+AttentionInterface.register(_NAME, _attention)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
