@@ -51,7 +51,11 @@ class Ragged:
 
     @classmethod
     def cut(
-        cls, cache: SlotCache, blocks: Sequence[Block], mask: Tensor | Mapping[str, Tensor], texts: Sequence[tuple[int, int]] = ()
+        cls,
+        cache: SlotCache,
+        blocks: Sequence[Block],
+        mask: Tensor | Mapping[str, Tensor],
+        texts: Sequence[tuple[int, int]] = (),
     ) -> Ragged:
         """Make a plan from masks (rows, 1, 1, columns) of all rows."""
         if isinstance(mask, Tensor):
@@ -165,7 +169,7 @@ def _ragged(module: Any, query: Tensor, key: Tensor, value: Tensor, plan: Ragged
     for a, b in plan.texts:
         own = query[:, :, a:b], key[:, :, a:b], value[:, :, a:b]
         parts.append(sdpa_attention_forward(module, own[0], own[1], own[2], None, **kwargs)[0][0])
-    return torch.cat(parts)[None]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
 
 
 AttentionInterface.register(_NAME, _attention)

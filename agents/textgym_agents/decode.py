@@ -207,11 +207,13 @@ class Decoder:
         if recording is not None:
             return self._replay(recording, ids, columns, blocks, width)
         self._passes += 1
-        replayed = None
+        recording, replayed = None, None
         if self._passes == _RECORD_AFTER and self._records():
-            recording = self._record()
-            if recording is not None:
+            try:
+                recording = Recording(self.model.lm.base_model, attend_in_cache)
                 replayed = self._replay(recording, ids, columns, blocks, width)
+            except Exception:  # whatever cannot be recorded runs as it did
+                recording = None
         with attention_in_blocks(self.model.lm, blocks):
             states = self._one_each(ids, columns, width)  # after the recorded pass, whose keys and values it writes over
         if replayed is not None and self._alike(replayed, states):
@@ -235,12 +237,6 @@ class Decoder:
         if self._recording is not None and not self._recording.fits():
             self._recording, self._passes = None, 0
         return None if torch.is_grad_enabled() else self._recording
-
-    def _record(self) -> Recording | None:
-        try:
-            return Recording(self.model.lm.base_model, attend_in_cache)
-        except Exception:  # whatever a model does that cannot be recorded, its plain pass is as good as ever
-            return None
 
     def _alike(self, states: Tensor, expected: Tensor) -> bool:
         tolerance = (0.05 if self.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))

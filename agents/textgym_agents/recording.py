@@ -7,8 +7,10 @@ weights and the same attention; only what Python did between them is gone. Whate
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from operator import is_
 from typing import Any
 
@@ -38,7 +40,8 @@ class Recording:
     """
 
     def __init__(self, backbone: Any, attend: Attend) -> None:
-        self._parts = [(kind, tuple(kind.values())) for m in backbone.modules() for kind in _parts(m)]
+        self._views = [kind.values() for module in backbone.modules() for kind in _parts(module)]  # they follow what changes
+        self._parts = list(chain.from_iterable(self._views))
         twin = copy.deepcopy(backbone)  # recording puts other tensors in the weights' places; others may run it
         twin.config.get_text_config()._attn_implementation = _NAME
         rows = tuple(torch.arange(_TOKENS)[None] for _ in range(2))  # one tensor given twice would be taken for one input
@@ -51,12 +54,13 @@ class Recording:
         held = dict(backbone.named_parameters(remove_duplicate=False)) | dict(backbone.named_buffers(remove_duplicate=False))
         constants = dict(program.constants)
         self._weights = [
-            held[name.removeprefix("backbone.")] if name.removeprefix("backbone.") in held else constants[name] for name in names
+            held[name.removeprefix("backbone.")] if name.removeprefix("backbone.") in held else constants[name]
+            for name in names
         ]
 
     def fits(self) -> bool:
         """Whether the model still has the modules, parameters and hooks that it was recorded with; new adapters are others."""
-        return all(len(kind) == len(parts) and all(map(is_, kind.values(), parts)) for kind, parts in self._parts)
+        return sum(map(len, self._views)) == len(self._parts) and all(map(is_, chain.from_iterable(self._views), self._parts))
 
     def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Give the states (1, q, hidden) of the tokens ids, positions (1, q)."""
@@ -94,6 +98,17 @@ def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any
     return _attend(query, key, value, module.layer_idx, options.get("scaling")), None
 
 
+def _call_directly(node: fx.Node) -> None:
+    """Call an operation as ``torch.NAME`` or as a tensor's method, where that is compiled: half the price of ``torch.ops``."""
+    library, _, name = str(node.target).rpartition(".")[0].partition(".")  # "aten.NAME.OVERLOAD"
+    if library != "aten":
+        return
+    if inspect.isbuiltin(getattr(torch, name, None)):
+        node.target = getattr(torch, name)
+    elif inspect.ismethoddescriptor(getattr(Tensor, name, None)):
+        node.op, node.target = "call_method", name
+
+
 def _does_nothing(node: fx.Node) -> bool:
     name = str(node.target).rpartition(".")[0]
     source = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], fx.Node) else None
@@ -115,7 +130,7 @@ class _Layer:
 
 
 def _rewrite(graph: fx.Graph, layers: Mapping[int, Any], attend: Attend) -> tuple[fx.GraphModule, list[str]]:
-    """Make weights inputs, put ``attend`` in its place, drop what has no effect. Returns the pass, and the weights' names in order."""
+    """Make weights inputs, put ``attend`` in its place, drop what has no effect. Returns the pass and its weights' names."""
     new, env = fx.Graph(), {}
     weights: dict[str, fx.Node] = {}
     for op in ("placeholder", "get_attr"):  # inputs come first in a graph
@@ -136,6 +151,7 @@ def _rewrite(graph: fx.Graph, layers: Mapping[int, Any], attend: Attend) -> tupl
             env[node] = env[node.args[0]]
         elif node.op == "call_function":
             env[node] = new.node_copy(node, env.__getitem__)
+            _call_directly(env[node])
     new.eliminate_dead_code()
     return fx.GraphModule({}, new), list(weights)
 

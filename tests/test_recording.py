@@ -1,0 +1,152 @@
+"""Recorded passes: the plain pass's numbers for every family, whatever its weights become; else the plain pass itself."""
+
+import numpy as np
+import pytest
+import torch
+from agent_kit import CONTEXT, FAMILIES, build_lm
+from textgym_agents import decode
+from textgym_agents.decode import Decoder
+from textgym_agents.lora import add_lora
+from textgym_agents.model import ActorCritic
+from textgym_agents.recording import Recording
+from textgym_agents.sampling import Sampling
+
+ROWS = 4
+START = [6, 2, 9, 4]  # past the families' window of 5, and before it
+
+
+class Writer:
+    """Rows that grow by one token per pass, each pass compared with the model's own over the whole texts."""
+
+    def __init__(self, model):
+        self.model, self.decoder = model, Decoder(model, ROWS, Sampling())
+        self.generator = torch.Generator().manual_seed(0)
+        self.texts = [self.draw(n) for n in START]
+        self.refill()
+
+    def draw(self, n):
+        return torch.randint(self.model.vocab_size, (n,), generator=self.generator).tolist()
+
+    @torch.no_grad()
+    def refill(self):
+        for row, text in enumerate(self.texts):
+            one = torch.tensor([row])
+            self.decoder.several(one, torch.tensor([text]), 0 * one, 0 * one + len(text), len(text))
+
+    @torch.no_grad()
+    def step(self, rows=ROWS, blocks=True):
+        """Add a token to the first rows; give the largest difference of their states from a pass over whole texts."""
+        for text in self.texts[:rows]:
+            text += self.draw(1)
+        lengths = np.array([len(text) for text in self.texts[:rows]])
+        cut = (
+            [(0, 1, int(lengths[0])), (1, rows, int(lengths[1:].max()))]
+            if blocks and rows > 1
+            else [(0, rows, int(lengths.max()))]
+        )
+        ids = torch.tensor([text[-1] for text in self.texts[:rows]])
+        states = self.decoder._in_blocks(ids, torch.from_numpy(lengths - 1), cut, int(lengths.max()))
+        full = [torch.tensor([text]) for text in self.texts[:rows]]
+        expected = torch.stack([self.model.policy_hidden(ids, torch.arange(ids.shape[1])[None])[0, -1] for ids in full])
+        return float((states - expected).abs().max() / expected.abs().max())
+
+
+@pytest.fixture(autouse=True)
+def record_soon(monkeypatch):
+    monkeypatch.setattr(decode, "_RECORD_AFTER", 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recorded_passes_equal_passes_over_whole_texts(letters, family):
+    writer = Writer(ActorCritic(build_lm(family, len(letters)), letters, CONTEXT))
+    differences = [writer.step() for _ in range(3)]
+    # Soft caps inside attention are the eager one's, which is left alone.
+    assert (writer.decoder._recording is None) == (writer.model.lm.config._attn_implementation == "eager")
+    differences += [writer.step(rows, blocks) for rows, blocks in ((4, False), (2, True), (1, False), (4, True), (4, True))]
+    assert max(differences) < 1e-5
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_recording_reads_weights_that_were_trained_or_loaded_since(letters, lora):
+    model = ActorCritic(build_lm("llama", len(letters)), letters, CONTEXT)
+    if lora:
+        pytest.importorskip("peft")
+        add_lora(model, 2)
+    writer = Writer(model)
+    for _ in range(2):
+        writer.step()
+    recording = writer.decoder._recording
+    assert recording is not None
+    learned = [p for p in model.lm.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(learned, lr=0.1)
+    model.lm(input_ids=torch.tensor([writer.texts[0]])).logits.square().mean().backward()
+    before = [p.detach().clone() for p in learned]
+    optimizer.step()
+    assert any(not torch.equal(a, b) for a, b in zip(before, learned, strict=True))
+    writer.refill()
+    assert writer.step() < 1e-5
+    model.lm.load_state_dict({name: 0.5 * tensor for name, tensor in model.lm.state_dict().items()})
+    writer.refill()
+    assert writer.step() < 1e-5
+    assert writer.decoder._recording is recording
+
+
+def test_adapters_and_hooks_that_come_later_end_a_recording(letters):
+    pytest.importorskip("peft")
+    model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
+    writer = Writer(model)
+    for _ in range(2):
+        writer.step()
+    first = writer.decoder._recording
+    add_lora(model, 2)
+    assert not first.fits()
+    assert writer.step() < 1e-5
+    assert writer.decoder._recording is None
+    assert writer.step() < 1e-5
+    assert writer.decoder._recording is not None
+    model.lm.transformer.h[0].mlp.register_forward_hook(lambda layer, args, output: 2 * output)
+    assert not writer.decoder._recording.fits()
+
+
+def test_a_pass_that_hangs_on_numbers_is_never_recorded(letters, monkeypatch):
+    model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
+    mlp = model.lm.transformer.h[0].mlp
+    mlp.register_forward_hook(lambda layer, args, output: output if float(output.sum()) < 1e9 else output * 2)
+    writer = Writer(model)
+    assert max(writer.step() for _ in range(4)) < 1e-5
+    assert writer.decoder._recording is None
+
+
+def test_a_recording_that_gives_other_numbers_is_not_used(letters, monkeypatch):
+    monkeypatch.setattr(Recording, "__call__", lambda self, ids, positions: torch.zeros(1, ids.shape[1], 32))
+    writer = Writer(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT))
+    assert max(writer.step() for _ in range(4)) < 1e-5
+    assert writer.decoder._recording is None
+
+
+def test_new_texts_beside_recorded_rows_equal_plain_passes(letters):
+    model = ActorCritic(build_lm("qwen3", len(letters)), letters, CONTEXT)
+    writer = Writer(model)
+    for _ in range(2):
+        writer.step()
+    assert writer.decoder.mixes
+    states = []
+    text = torch.tensor(writer.draw(5))
+    for recording in (writer.decoder._recording, None):
+        writer.decoder._recording = recording
+        columns = torch.tensor([*(len(t) for t in writer.texts[:3]), writer.decoder.spare])
+        lengths = np.array([*(len(t) + 1 for t in writer.texts[:3]), 0])
+        with torch.no_grad():
+            states.append(
+                writer.decoder.mixed(torch.arange(4), columns, lengths, text, torch.full((5,), 3), [5])[[0, 1, 2, 4, 8]]
+            )
+    assert torch.allclose(*states, atol=1e-5)
+
+
+def test_gradients_flow_through_plain_passes_only(letters):
+    writer = Writer(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT))
+    for _ in range(2):
+        writer.step()
+    assert writer.decoder._usable() is None  # gradients are on here
+    with torch.no_grad():
+        assert writer.decoder._usable() is not None
