@@ -98,19 +98,20 @@ def test_adapters_and_hooks_that_come_later_end_a_recording(letters):
     for _ in range(2):
         writer.step()
     first = writer.decoder._recording
+    assert first is not None
     add_lora(model, 2)
     assert not first.fits()
     assert writer.step() < 1e-5
     assert writer.decoder._recording is None
     assert writer.step() < 1e-5
     assert writer.decoder._recording is not None
-    model.lm.transformer.h[0].mlp.register_forward_hook(lambda layer, args, output: 2 * output)
+    model.lm.get_submodule("transformer.h.0.mlp").register_forward_hook(lambda layer, args, output: 2 * output)
     assert not writer.decoder._recording.fits()
 
 
-def test_a_pass_that_hangs_on_numbers_is_never_recorded(letters, monkeypatch):
+def test_a_pass_that_hangs_on_numbers_is_never_recorded(letters):
     model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
-    mlp = model.lm.transformer.h[0].mlp
+    mlp = model.lm.get_submodule("transformer.h.0.mlp")
     mlp.register_forward_hook(lambda layer, args, output: output if float(output.sum()) < 1e9 else output * 2)
     writer = Writer(model)
     assert max(writer.step() for _ in range(4)) < 1e-5

@@ -2,6 +2,7 @@
 
 Left out on purpose: slots and texts, which are the policy's. On CUDA the pass that adds one token per row runs as a CUDA graph:
 its shapes are rounded up to a few sizes, so that a handful of graphs serve a whole run, and nothing waits for the device.
+On a CPU it is recorded after some hundred passes, see ``recording``; how many is a count, so that no clock decides what a run does.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from textgym_agents.threads import small_pass
 
 _ROWS, _COLUMNS = 8, 64  # static shapes: rows and columns are rounded up to multiples of these
 _RECORD_AFTER = 500  # passes: recording costs a second or so, and many a run is shorter
+_LARGEST = 2**26  # weights of a model that is recorded, on a copy; in larger ones Python's share of a pass is small
 
 
 class Sampled(NamedTuple):
@@ -228,12 +230,13 @@ class Decoder:
             return recording(ids[None], positions[None])[0]
 
     def _records(self) -> bool:
-        """Whether passes may be recorded at all: without gradients, on a CPU, where attention is the one that runs in blocks."""
+        """Whether passes may be recorded: without gradients, of a small model on a CPU, with attention in blocks."""
         plain = isinstance(self.cache, SlotCache) and self._on_host and not self.static and not torch.is_grad_enabled()
-        return plain and self.model.lm.config.get_text_config()._attn_implementation == "sdpa"
+        small = sum(weights.numel() for weights in self.model.lm.base_model.parameters()) <= _LARGEST
+        return plain and small and self.model.lm.config.get_text_config()._attn_implementation == "sdpa"
 
     def _usable(self) -> Recording | None:
-        """Give the recording; forget it where the model has other parts by now, to be recorded anew later."""
+        """Give the recording; forget one that the model has outgrown, to make another later."""
         if self._recording is not None and not self._recording.fits():
             self._recording, self._passes = None, 0
         return None if torch.is_grad_enabled() else self._recording

@@ -153,6 +153,8 @@ def _rewrite(graph: fx.Graph, layers: Mapping[int, Any], attend: Attend) -> tupl
             env[node] = new.node_copy(node, env.__getitem__)
             _call_directly(env[node])
     new.eliminate_dead_code()
+    for node in new.nodes:
+        node.meta.clear()  # of the copy that was recorded
     return fx.GraphModule({}, new), list(weights)
 
 
