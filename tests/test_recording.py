@@ -1,5 +1,7 @@
 """Recorded passes: the plain pass's numbers for every family, whatever its weights become; else the plain pass itself."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,14 @@ class Writer:
         full = [torch.tensor([text]) for text in self.texts[:rows]]
         expected = torch.stack([self.model.policy_hidden(ids, torch.arange(ids.shape[1])[None])[0, -1] for ids in full])
         return float((states - expected).abs().max() / expected.abs().max())
+
+
+def _double(layer: Any, args: Any, output: Any) -> Any:
+    return 2 * output
+
+
+def _double_large(layer: Any, args: Any, output: Any) -> Any:
+    return 2 * output if float(output.sum()) > 1e9 else output
 
 
 @pytest.fixture(autouse=True)
@@ -105,14 +115,13 @@ def test_adapters_and_hooks_that_come_later_end_a_recording(letters):
     assert writer.decoder._recording is None
     assert writer.step() < 1e-5
     assert writer.decoder._recording is not None
-    model.lm.get_submodule("transformer.h.0.mlp").register_forward_hook(lambda layer, args, output: 2 * output)
+    model.lm.get_submodule("transformer.h.0.mlp").register_forward_hook(_double)
     assert not writer.decoder._recording.fits()
 
 
 def test_a_pass_that_hangs_on_numbers_is_never_recorded(letters):
     model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
-    mlp = model.lm.get_submodule("transformer.h.0.mlp")
-    mlp.register_forward_hook(lambda layer, args, output: output if float(output.sum()) < 1e9 else output * 2)
+    model.lm.get_submodule("transformer.h.0.mlp").register_forward_hook(_double_large)
     writer = Writer(model)
     assert max(writer.step() for _ in range(4)) < 1e-5
     assert writer.decoder._recording is None
