@@ -2,7 +2,7 @@
 
 Left out on purpose: slots and texts, which are the policy's. On CUDA the pass that adds one token per row runs as a CUDA graph:
 its shapes are rounded up to a few sizes, so that a handful of graphs serve a whole run, and nothing waits for the device.
-On a CPU it is recorded once there were ``_RECORD_AFTER`` of them, see ``recording``: a count, for no clock may decide what runs.
+On a CPU it is recorded once there were ``_RECORD_AFTER`` of them, see ``recording``: a count, so no clock decides what runs.
 """
 
 from __future__ import annotations
