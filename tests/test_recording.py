@@ -160,3 +160,13 @@ def test_gradients_flow_through_plain_passes_only(letters):
     assert writer.decoder._usable() is None  # gradients are on here
     with torch.no_grad():
         assert writer.decoder._usable() is not None
+
+
+def test_a_copy_that_is_written_to_stays_a_copy(letters):
+    model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
+    bias = model.lm.get_parameter("transformer.ln_f.bias")
+    model.lm.get_submodule("transformer.ln_f").register_forward_hook(lambda *args: args[2] + bias.detach().clone().mul_(2.0))
+    before = bias.detach().clone()
+    writer = Writer(model)
+    assert max(writer.step() for _ in range(4)) < 1e-5
+    assert torch.equal(bias, before)

@@ -132,6 +132,8 @@ class _Layer:
 def _rewrite(graph: fx.Graph, layers: Mapping[int, Any], attend: Attend) -> tuple[fx.GraphModule, list[str]]:
     """Make weights inputs, put ``attend`` in its place, drop what has no effect. Returns the pass and its weights' names."""
     new, env = fx.Graph(), {}
+    # Where an operation writes in place a copy is more than its source: the source may be a weight.
+    in_place = any(str(node.target).rpartition(".")[0].endswith("_") for node in graph.nodes if node.op == "call_function")
     weights: dict[str, fx.Node] = {}
     for op in ("placeholder", "get_attr"):  # inputs come first in a graph
         for node in graph.find_nodes(op=op):
@@ -147,7 +149,7 @@ def _rewrite(graph: fx.Graph, layers: Mapping[int, Any], attend: Attend) -> tupl
             *states, number, scaling = node.args
             call = _Layer(attend, layers[number], scaling)
             env[node] = new.create_node("call_function", call, tuple(env[x] for x in states), name=f"attend_{number}")
-        elif node.op == "call_function" and _does_nothing(node):
+        elif node.op == "call_function" and not in_place and _does_nothing(node):
             env[node] = env[node.args[0]]
         elif node.op == "call_function":
             env[node] = new.node_copy(node, env.__getitem__)
