@@ -57,6 +57,10 @@ def _double(layer: Any, args: Any, output: Any) -> Any:
     return 2 * output
 
 
+def _add_doubled_bias(layer: Any, args: Any, output: Any) -> Any:
+    return output + layer.bias.detach().clone().mul_(2.0)
+
+
 def _double_large(layer: Any, args: Any, output: Any) -> Any:
     return 2 * output if float(output.sum()) > 1e9 else output
 
@@ -165,7 +169,8 @@ def test_gradients_flow_through_plain_passes_only(letters):
 def test_a_copy_that_is_written_to_stays_a_copy(letters):
     model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
     bias = model.lm.get_parameter("transformer.ln_f.bias")
-    model.lm.get_submodule("transformer.ln_f").register_forward_hook(lambda *args: args[2] + bias.detach().clone().mul_(2.0))
+    model.lm.get_submodule("transformer.ln_f").register_forward_hook(_add_doubled_bias)
+    torch.nn.init.ones_(bias)
     before = bias.detach().clone()
     writer = Writer(model)
     assert max(writer.step() for _ in range(4)) < 1e-5
