@@ -136,7 +136,8 @@ def release(info: Mapping[str, Any], slot: int | None = None) -> Release | None:
         raise ValueError("this is the info of a vector environment; read it with releases(info) or release(info, slot=i)")
     if "token_rewards" not in info:
         return None
-    return _read({key: np.asarray(to_host(value))[None] for key, value in info.items() if _is_ours(key)}, 0, 0)
+    arrays = {key: np.asarray(to_host(value))[None] for key, value in info.items() if _is_ours(key)}
+    return _read(arrays, _Named.of(arrays, {}), 0, 0)
 
 
 def releases(info: Mapping[str, Any]) -> list[Release]:
@@ -152,13 +153,13 @@ def releases(info: Mapping[str, Any]) -> list[Release]:
         if "token_rewards" in source:
             raise ValueError("this is the info of a single environment; read it with release(info)")
         return []
-    arrays = {key: to_host(value) for key, value in source.items() if _is_ours(key) or key.startswith(_MASKS)}
-    return [_read(arrays, slot, slot) for slot in np.flatnonzero(to_host(mask)).tolist()]
+    arrays = {key: to_host(value) for key, value in source.items() if _is_ours(key)}
+    named = _Named.of(arrays, source)
+    return [_read(arrays, named, slot, slot) for slot in np.flatnonzero(to_host(mask)).tolist()]
 
 
 _NUMBERS = ("num_tokens", "episode_id", "group_id", "is_success", "terminated", "truncated")
 _KEYS = frozenset(("token_rewards", "token_streams", "agent_mask", *_NUMBERS, _ASKED))
-_MASKS = (f"_{_CRITERIA}", f"_{_LEDGER}")  # which slots have the criterion, the account
 
 
 def _is_ours(key: str) -> bool:
@@ -167,15 +168,29 @@ def _is_ours(key: str) -> bool:
 
 def to_host(value: Any) -> Any:
     """Give a tensor as a numpy array; everything else as it is."""
+    if isinstance(value, np.ndarray):
+        return value
     return value.cpu().numpy() if hasattr(value, "cpu") else value
 
 
-def _read(arrays: Mapping[str, Any], row: int, slot: int) -> Release:
+class _Named(NamedTuple):
+    """Criteria and accounts, which an episode may lack: name, numbers (N,), and where they are meant; None: everywhere."""
+
+    criteria: list[tuple[str, Any, Any]]
+    accounts: list[tuple[str, Any, Any]]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Any], source: Mapping[str, Any]) -> _Named:
+        """Find them among ``arrays``, and their masks in ``source``."""
+        keys = [[key for key in arrays if key.startswith(prefix)] for prefix in (_CRITERIA, _LEDGER)]
+        return cls(*([(key.split("/", 1)[1], arrays[key], to_host(source.get(f"_{key}"))) for key in part] for part in keys))
+
+
+def _read(arrays: Mapping[str, Any], named: _Named, row: int, slot: int) -> Release:
     used = int(arrays["num_tokens"][row])
 
-    def named(prefix: str) -> dict[str, float]:
-        names = [key for key in arrays if key.startswith(prefix) and (f"_{key}" not in arrays or arrays[f"_{key}"][row])]
-        return {key.removeprefix(prefix): float(arrays[key][row]) for key in names}
+    def numbers(columns: list[tuple[str, Any, Any]]) -> dict[str, float]:
+        return {name: float(column[row]) for name, column, mask in columns if mask is None or mask[row]}
 
     return Release(
         episode_id=int(arrays["episode_id"][row]),
@@ -188,6 +203,6 @@ def _read(arrays: Mapping[str, Any], row: int, slot: int) -> Release:
         truncated=bool(arrays["truncated"][row]),
         is_success=bool(arrays["is_success"][row]),
         group_id=int(arrays["group_id"][row]),
-        criteria=named(_CRITERIA),
-        ledger=Ledger(float(arrays[_ASKED][row]), named(_LEDGER)),
+        criteria=numbers(named.criteria),
+        ledger=Ledger(float(arrays[_ASKED][row]), numbers(named.accounts)),
     )
