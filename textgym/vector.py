@@ -119,7 +119,6 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._counts = np.zeros(num_envs, dtype=np.int64)  # episodes that each slot has started, less the running one
         self._broken = False
         self._idle = np.ones(num_envs, dtype=np.bool_)  # slots in which no episode runs
-        self._acting: npt.NDArray[np.int64] | None = None  # the others; None: to be read off anew
         self._kept: list[tuple[Episode, Release]] | None = [] if keep_episodes else None
         late = {"kind": reward_worker_kind, "timeout": reward_timeout, "max_pending": max_pending, "on_error": on_reward_error}
         if reward_workers != 0:
@@ -188,9 +187,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             ValueError: an action is no token, or one that the slot's action mask leaves out; names the slot.
             gymnasium.error.ResetNeeded: no slot was ever reset.
         """
-        if self._acting is None:
-            self._acting = np.flatnonzero(~self._idle)
-        slots = self._acting
+        slots = np.flatnonzero(~self._idle)  # those that act
         if self._broken or (len(slots) == 0 and all(prompt is None for prompt in self._prompts)):
             raise gym.error.ResetNeeded("no episode is running, or the last step raised an error; call reset() before step()")
         if self._late is not None:
@@ -242,7 +239,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         truncated: npt.NDArray[np.bool_],
     ) -> dict[str, Any]:
         """Score the episodes of the ``ended`` slots, fill their rewards and flags, and write the infos."""
-        self._idle[ended], self._acting = True, None
+        self._idle[ended] = True
         self._store.mask_numbers[ended] = ALL
         slots = ended.tolist()
         episodes = [self._episode(slot, int(codes[slot])) for slot in slots]
@@ -377,7 +374,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             self._replies[slot] = []
             self._shown[slot] = None
         self._counts[slots] = counts
-        self._idle[slots], self._acting = False, None
+        self._idle[slots] = False
 
     def _reset_mask(self, mask: Any) -> npt.NDArray[np.bool_]:
         if mask is None:
