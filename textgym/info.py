@@ -17,6 +17,8 @@ from textgym.ledger import Ledger
 _CRITERIA = "criteria/"
 _LEDGER = "ledger/"
 _ASKED = "ledger_asked"
+_NUMBERS = ("num_tokens", "episode_id", "group_id", "is_success", "terminated", "truncated")
+_KINDS = dict.fromkeys(_NUMBERS[3:], np.bool_)
 
 
 def release_info(release: Release, max_response_tokens: int) -> dict[str, Any]:
@@ -97,6 +99,39 @@ def batch_infos(items: Sequence[tuple[int, Mapping[str, Any]]], num_envs: int) -
     return out
 
 
+def release_infos(released: Sequence[Release], num_envs: int, max_response_tokens: int) -> dict[str, Any]:
+    """Lay releases of one step, in rising order of slots, out as ``batch_infos`` lays out the ``release_info`` of each."""
+    slots = [release.slot for release in released]
+    mask = np.zeros(num_envs, dtype=np.bool_)
+    mask[slots] = True
+    shape = num_envs, max_response_tokens
+    token_rewards = np.zeros(shape, dtype=np.float32)
+    token_streams = np.zeros(shape, dtype=np.int64)
+    agent_mask = np.zeros(shape, dtype=np.bool_)
+    token_streams[slots] = -1
+    for release in released:
+        used = release.num_tokens
+        token_rewards[release.slot, :used] = release.token_rewards
+        token_streams[release.slot, :used] = release.streams
+        agent_mask[release.slot, :used] = release.agent_mask
+    out: dict[str, Any] = {"token_rewards": token_rewards, "token_streams": token_streams, "agent_mask": agent_mask}
+    for name in _NUMBERS:
+        out[name] = np.zeros(num_envs, dtype=_KINDS.get(name, np.int64))
+        out[name][slots] = [getattr(release, name) for release in released]
+    out[_ASKED] = np.zeros(num_envs)
+    out[_ASKED][slots] = [release.ledger.asked for release in released]
+    out.update({f"_{key}": mask.copy() for key in out})
+    named = [
+        (
+            release.slot,
+            {f"{_CRITERIA}{name}": float(value) for name, value in release.criteria.items()}
+            | {f"{_LEDGER}{name}": float(amount) for name, amount in release.ledger.accounts.items()},
+        )
+        for release in released
+    ]
+    return out | batch_infos(named, num_envs)  # not every release has the same criteria and accounts
+
+
 class Ending(NamedTuple):
     """An episode that ended in this step, whether its rewards are released yet or not."""
 
@@ -158,7 +193,6 @@ def releases(info: Mapping[str, Any]) -> list[Release]:
     return [_read(arrays, named, slot, slot) for slot in np.flatnonzero(to_host(mask)).tolist()]
 
 
-_NUMBERS = ("num_tokens", "episode_id", "group_id", "is_success", "terminated", "truncated")
 _KEYS = frozenset(("token_rewards", "token_streams", "agent_mask", *_NUMBERS, _ASKED))
 
 
