@@ -18,7 +18,7 @@ _CRITERIA = "criteria/"
 _LEDGER = "ledger/"
 _ASKED = "ledger_asked"
 _NUMBERS = ("num_tokens", "episode_id", "group_id", "is_success", "terminated", "truncated")
-_KINDS = dict.fromkeys(_NUMBERS[3:], np.bool_)
+_FLAGS = frozenset(("is_success", "terminated", "truncated"))
 
 
 def release_info(release: Release, max_response_tokens: int) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def release_infos(released: Sequence[Release], num_envs: int, max_response_token
         agent_mask[release.slot, :used] = release.agent_mask
     out: dict[str, Any] = {"token_rewards": token_rewards, "token_streams": token_streams, "agent_mask": agent_mask}
     for name in _NUMBERS:
-        out[name] = np.zeros(num_envs, dtype=_KINDS.get(name, np.int64))
+        out[name] = np.zeros(num_envs, dtype=np.bool_ if name in _FLAGS else np.int64)
         out[name][slots] = [getattr(release, name) for release in released]
     out[_ASKED] = np.zeros(num_envs)
     out[_ASKED][slots] = [release.ledger.asked for release in released]
