@@ -6,10 +6,10 @@ A reward function finds parts (ranges of characters of ``episode.text``), says w
         found = sentences(episode)
         return pay(found, share_mass([quality(episode, part) for part in found])) if found else []
 
-Left out on purpose: criteria, which are ``criteria``'s; token indices, because ``resolve`` alone goes from characters to tokens,
-and because a part found in the text stays right under every tokenizer; checks of what a reward may be, because ``resolve`` has
-them and names the episode; linguistics, because a rule of one paragraph can be read and relied on, and a better splitter can
-build a ``Part`` itself.
+Left out on purpose: criteria, which are ``criteria``'s; token indices, because ``resolve`` alone goes from characters to
+tokens, and because a part found in the text stays right under every tokenizer; checks of what a reward may be, because
+``resolve`` has them and names the episode; linguistics, because a rule of one paragraph can be read and relied on, and a
+better splitter can build a ``Part`` itself.
 """
 
 from __future__ import annotations
