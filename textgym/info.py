@@ -146,7 +146,7 @@ def endings(info: Mapping[str, Any]) -> list[Ending]:
     source = info.get("final_info", info)
     if "_episode_id" not in source:
         return []
-    slots = np.flatnonzero(to_host(source["_episode_id"]))
+    slots = to_host(source["_episode_id"]).nonzero()[0]
     columns = [to_host(source[key])[slots].tolist() for key in ("episode_id", "num_tokens", "truncated")]
     return [Ending(*ending) for ending in zip(slots.tolist(), *columns, strict=True)]
 
@@ -190,7 +190,7 @@ def releases(info: Mapping[str, Any]) -> list[Release]:
         return []
     arrays = {key: to_host(value) for key, value in source.items() if _is_ours(key)}
     named = _Named.of(arrays, source)
-    return [_read(arrays, named, slot, slot) for slot in np.flatnonzero(to_host(mask)).tolist()]
+    return [_read(arrays, named, slot, slot) for slot in to_host(mask).nonzero()[0].tolist()]
 
 
 _KEYS = frozenset(("token_rewards", "token_streams", "agent_mask", *_NUMBERS, _ASKED))

@@ -187,7 +187,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             ValueError: an action is no token, or one that the slot's action mask leaves out; names the slot.
             gymnasium.error.ResetNeeded: no slot was ever reset.
         """
-        slots = np.flatnonzero(~self._idle)  # those that act
+        slots = (~self._idle).nonzero()[0]  # those that act
         if self._broken or (len(slots) == 0 and all(prompt is None for prompt in self._prompts)):
             raise gym.error.ResetNeeded("no episode is running, or the last step raised an error; call reset() before step()")
         if self._late is not None:
@@ -212,7 +212,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
         infos: dict[str, Any] = {}
-        if len(ended := np.flatnonzero(codes)):
+        if len(ended := codes.nonzero()[0]):
             infos = self._finish(ended, codes, rewards, terminated, truncated)
         if self.rules.masks is not None and not self._idle.all():
             self._ask_masks(self.rules.masks, np.flatnonzero(~self._idle))

@@ -163,8 +163,9 @@ class CausalLMPolicy:
 
     def _pass_by_pass(self, texts: _Texts, several: npt.NDArray[np.bool_]) -> Sampled:
         """Sample the next token of each text, where some of them need ``several`` tokens run."""
-        fresh, grown = np.flatnonzero(several & (texts.cached == 0)), np.flatnonzero(several & (texts.cached > 0))
-        rest = np.flatnonzero(~several)
+        new = texts.cached == 0
+        fresh, grown = (several & new).nonzero()[0], (several & ~new).nonzero()[0]
+        rest = (~several).nonzero()[0]
         sharing = self._share(texts, fresh)
         parts = []
         if self._decoder.mixes and sharing is None and len(fresh) and len(rest):

@@ -63,7 +63,7 @@ class SlotRows:
         if self.settled(slots) is not None:
             return _NONE, _NONE
         missing = self.row_of[slots] < 0
-        rows = np.flatnonzero(self.slot_of >= 0)
+        rows = (self.slot_of >= 0).nonzero()[0]
         self._gaps = 0
         held = self.slot_of[rows]
         every, row = np.concatenate([held, slots[missing]]), np.concatenate([rows, np.full(missing.sum(), -1)])
@@ -73,8 +73,8 @@ class SlotRows:
         stays[stays] = region[row[stays]] == kind[stays]
         taken = np.zeros(len(every), dtype=np.bool_)
         taken[row[stays]] = True
-        free = np.flatnonzero(~taken)
-        rest = np.flatnonzero(~stays)
+        free = (~taken).nonzero()[0]
+        rest = (~stays).nonzero()[0]
         rest = rest[np.argsort(kind[rest], kind="stable")]
         moved = row[rest] >= 0
         self.slot_of = np.append(self.slot_of[: len(every)], np.full(max(0, len(every) - len(self)), -1))
