@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import textgym
 from textgym import release, releases
-from textgym.info import release_info
+from textgym.info import batch_infos, release_info, release_infos
 from textgym.ledger import Ledger
 
 
@@ -55,6 +57,32 @@ def test_reading_gives_back_what_was_written():
     assert read is not None
     for name in vars(written):
         np.testing.assert_array_equal(getattr(read, name), getattr(written, name))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from("abc"), st.booleans()), max_size=4), st.permutations(range(5)))
+def test_releases_of_a_step_lie_as_gymnasium_lays_out_the_info_of_each(drawn, places):
+    released = []
+    for (size, name, flag), slot in zip(drawn, sorted(places[: len(drawn)]), strict=True):
+        arrays = {
+            "token_rewards": np.arange(size, dtype=np.float32) + slot,
+            "streams": np.arange(size) % 2,
+            "agent_mask": np.arange(size) % 3 > 0,
+        }
+        numbers = {"slot": slot, "num_tokens": size, "episode_id": slot + 5, "truncated": flag, "is_success": not flag}
+        named = {"criteria": {name: size / 2}, "ledger": Ledger(slot / 3, {"nothing": 0.0} if flag else {})}
+        released.append(make_release(**arrays, **numbers, **named))
+    infos = release_infos(released, 5, 4)
+    expected = batch_infos([(each.slot, release_info(each, 4)) for each in released], 5)
+    if not released:
+        assert not infos["_token_rewards"].any()
+        return
+    assert infos.keys() == expected.keys()
+    for key, array in expected.items():
+        np.testing.assert_array_equal(infos[key], array)
+        assert (infos[key].dtype, infos[key].shape) == (array.dtype, array.shape)
+    assert len({id(array) for array in infos.values()}) == len(infos)  # each may be written to
+    for read, each in zip(releases(infos), released, strict=True):
+        assert (read.criteria, read.ledger, read.slot) == (each.criteria, each.ledger, each.slot)
 
 
 def test_no_release_before_the_end():

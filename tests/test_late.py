@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
+from late_kit import step_ahead
 
 import textgym
 from textgym import PromptTask, Span, releases
@@ -36,14 +37,6 @@ class Gate(PromptTask):
 def make(letters, mode=AutoresetMode.SAME_STEP, num_envs=4, bad="#", **kwargs):
     task = Gate(letters, bad)
     return task, textgym.TextGenVectorEnv(num_envs, task, autoreset_mode=mode, reward_workers=1, **kwargs)
-
-
-def end(task, envs, actions):
-    """Step, and let no release come in that same step: a fast worker would hand it over there."""
-    task.open.clear()
-    out = envs.step(np.array(actions))
-    task.open.set()
-    return out
 
 
 def actions_of(rng, num_envs, size):
@@ -97,9 +90,9 @@ def test_every_release_comes_once_and_is_what_it_would_have_been_at_once(letters
 
 
 def test_the_layout_is_that_of_an_ended_episode_with_a_leading_axis_of_slots(letters):
-    task, envs = make(letters, num_envs=3)
+    _, envs = make(letters, num_envs=3)
     envs.reset(seed=0)
-    end(task, envs, [2, 1, 2])
+    step_ahead(envs, np.array([2, 1, 2]))
     envs._late._pool.wait(0)
     info = envs.step(np.array([2, 2, 2]))[4]
     late = info["late"]
@@ -134,11 +127,11 @@ def test_a_step_waits_while_too_many_are_pending(letters):
 
 
 def test_an_error_is_raised_in_the_next_step_and_nothing_else_is_lost(letters):
-    task, envs = make(letters, num_envs=2, bad="h")
+    _, envs = make(letters, num_envs=2, bad="h")
     h = int(letters.encode("h")[0])
     envs.reset(seed=0)
     envs.step(np.array([h, 2]))
-    end(task, envs, [1, 1])
+    step_ahead(envs, np.array([1, 1]))
     envs._late._pool.wait(0)
     before = envs._store.observation()
     with pytest.raises(ZeroDivisionError) as error:
@@ -151,11 +144,11 @@ def test_an_error_is_raised_in_the_next_step_and_nothing_else_is_lost(letters):
 
 
 def test_drain_raises_too_and_keeps_what_is_due(letters):
-    task, envs = make(letters, num_envs=3, bad="h")
+    _, envs = make(letters, num_envs=3, bad="h")
     h = int(letters.encode("h")[0])
     envs.reset(seed=0)
     envs.step(np.array([h, 2, h]))
-    end(task, envs, [1, 1, 1])
+    step_ahead(envs, np.array([1, 1, 1]))
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             envs.drain()
@@ -164,11 +157,11 @@ def test_drain_raises_too_and_keeps_what_is_due(letters):
 
 
 def test_dropped_episodes_are_named_and_counted_never_a_silent_zero_F30(letters):
-    task, envs = make(letters, num_envs=2, bad="h", on_reward_error="drop")
+    _, envs = make(letters, num_envs=2, bad="h", on_reward_error="drop")
     h = int(letters.encode("h")[0])
     envs.reset(seed=0)
     envs.step(np.array([h, 2]))
-    end(task, envs, [1, 1])
+    step_ahead(envs, np.array([1, 1]))
     envs._late._pool.wait(0)
     with pytest.warns(RuntimeWarning, match="episode 0 is dropped, its reward failed: ZeroDivisionError: bad text"):
         info = envs.step(np.array([2, 2]))[4]
@@ -180,18 +173,29 @@ def test_dropped_episodes_are_named_and_counted_never_a_silent_zero_F30(letters)
 
 
 def test_closing_with_releases_due_warns_and_after_drain_does_not(letters):
-    task, envs = make(letters)
+    _, envs = make(letters)
     envs.reset(seed=0)
-    end(task, envs, [1] * 4)
+    step_ahead(envs, np.array([1] * 4))
     with pytest.warns(RuntimeWarning, match="4 releases still due; call drain"):
         envs.close()
-    task, envs = make(letters)
+    _, envs = make(letters)
     envs.reset(seed=0)
-    end(task, envs, [1] * 4)
+    step_ahead(envs, np.array([1] * 4))
     assert len(envs.drain()) == 4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         envs.close()
+
+
+def test_what_a_worker_has_done_and_nobody_took_yet_is_due(letters):
+    _, envs = make(letters)
+    envs.reset(seed=0)
+    step_ahead(envs, np.array([1] * 4))
+    envs._late._pool.wait(0)
+    assert envs._late.num_due == 4
+    envs.drain()
+    assert envs._late.num_due == 0
+    envs.close()
 
 
 def test_processes_reward_the_shipped_tasks():
@@ -295,15 +299,15 @@ def test_a_reward_function_that_only_does_for_one_episode_is_told_of(letters):
 
 
 def test_warnings_that_are_errors_lose_no_release_and_keep_no_worker(letters):
-    task, envs = make(letters, bad="h", on_reward_error="drop")
+    _, envs = make(letters, bad="h", on_reward_error="drop")
     h = int(letters.encode("h")[0])
     envs.reset(seed=0)
     envs.step(np.array([h, 2, 2, 2]))
-    end(task, envs, [1] * 4)
+    step_ahead(envs, np.array([1] * 4))
     with pytest.raises(RuntimeWarning, match="episode 0 is dropped"):
         envs.drain()
     assert sorted(release.episode_id for release in envs.drain()) == [1, 2, 3]
-    end(task, envs, [1] * 4)
+    step_ahead(envs, np.array([1] * 4))
     with pytest.raises(RuntimeWarning, match="still due"):
         envs.close()
     assert envs._late._pool._closed

@@ -47,6 +47,7 @@ def test_files_of_the_environment_import_only_what_comes_before_them():
             "prompts",
             "rewards",
             "parts",
+            "criteria",
             "credit",
             "tasks",
             "task",

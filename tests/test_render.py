@@ -14,6 +14,7 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from late_kit import step_ahead
 
 import textgym
 from textgym import PromptTask
@@ -254,8 +255,8 @@ def test_under_disabled_an_ended_text_shows_its_rewards_until_its_slot_is_reset(
 def test_a_late_release_is_shown_where_its_text_still_stands(letters):
     envs = native(letters, "ansi", reward_workers=1)
     envs.reset(options={"prompt": "ab"})
-    envs.step(np.array([EOS, 2]))
-    assert plain(envs.render()[1]) == "aba"
+    step_ahead(envs, np.array([EOS, 2]))
+    assert [plain(frame) for frame in envs.render()] == ["ab</s>", "aba"]
     envs._late._pool.wait(0)
     envs.step(np.array([2, 2]))
     assert [plain(frame) for frame in envs.render()] == ["ab</s>(+1)\nepisode 0: return +1", "abaa"]
@@ -266,7 +267,7 @@ def test_a_late_release_is_shown_where_its_text_still_stands(letters):
 def test_a_late_release_does_not_hide_the_text_that_grows_in_its_slot_by_now(letters, autoreset_mode):
     envs = native(letters, "ansi", autoreset_mode=autoreset_mode, reward_workers=1)
     envs.reset(seed=0)
-    envs.step(np.array([EOS, 2]))
+    step_ahead(envs, np.array([EOS, 2]))
     envs._late._pool.wait(0)
     infos = envs.step(np.array([3, 2]))[4]
     assert len(textgym.releases(infos)) == 1

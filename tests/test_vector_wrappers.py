@@ -7,6 +7,7 @@ import torch
 from conftest import GYMNASIUM_COUNTS_SAME_STEP
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as GymnasiumStatistics
+from late_kit import step_ahead
 
 import textgym
 from textgym import Prompt, PromptTask, Span, releases, wrappers
@@ -193,7 +194,7 @@ def play_late(envs, steps=120, seed=3):
 @pytest.mark.parametrize("mode", MODES)
 def test_late_releases_are_rewritten_by_step_and_by_drain(letters, mode, output):
     expected = play_late(TransformTokenRewards(native(letters, mode), Clip(1)))
-    envs = TransformTokenRewards(native(letters, mode, output=output, reward_workers=1, max_pending=100), Clip(1))
+    envs = TransformTokenRewards(native(letters, mode, output=output, reward_workers=1), Clip(1))
     stepped = play_late(envs)
     drained = {release.episode_id: release for release in envs.drain()}
     assert stepped  # some came while the environment went on
@@ -223,10 +224,10 @@ def test_a_late_release_is_rewritten_in_the_step_that_hands_it_out(letters):
     envs = TransformTokenRewards(native(letters, num_envs=2, reward_workers=1), Clip(1))
     envs.reset(seed=0)
     for actions in ([2, 2], [2, 2], [2, EOS]):
-        _, _, _, _, infos = envs.step(np.array(actions))
+        _, _, _, _, infos = step_ahead(envs, np.array(actions))
     assert endings(infos)[0][:2] == (1, 1)
     envs.unwrapped._late._pool.wait(0)
-    _, rewards, _, _, infos = envs.step(np.array([EOS, 2]))  # slot 0 ends in this very step
+    _, rewards, _, _, infos = step_ahead(envs, np.array([EOS, 2]))  # slot 0 ends in this very step
     assert [ending.slot for ending in endings(infos)] == [0]
     (release,) = releases(infos)
     assert (release.slot, release.token_rewards.tolist()) == (1, [0, 0, -1])
@@ -406,7 +407,7 @@ def test_statistics_of_late_releases_come_with_them_and_are_the_same(letters, mo
     plain.reset(seed=3)
     rng = np.random.default_rng(0)
     envs = RecordEpisodeStatistics(
-        TransformTokenRewards(native(letters, mode, output=output, reward_workers=1, max_pending=100), Scale(2)), 1000
+        TransformTokenRewards(native(letters, mode, output=output, reward_workers=1), Scale(2)), 1000
     )
     envs.reset(seed=3)
     stepped = 0
@@ -448,7 +449,7 @@ def test_what_is_dropped_has_no_statistics_and_leaves_nothing_behind(letters):
     envs = RecordEpisodeStatistics(native(letters, num_envs=2, reward_workers=1, on_reward_error="drop"))
     envs.reset(seed=0)
     envs.step(np.array([9, 2]))  # "h" cannot be judged
-    envs.step(np.array([EOS, EOS]))
+    step_ahead(envs, np.array([EOS, EOS]))
     envs.unwrapped._late._pool.wait(0)
     with pytest.warns(RuntimeWarning, match="episode 0 is dropped, its reward failed: ZeroDivisionError"):
         _, _, _, _, infos = envs.step(np.array([2, 2]))

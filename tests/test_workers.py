@@ -48,12 +48,12 @@ def test_processes_end_with_their_parent_in_the_middle_of_a_job(tmp_path):
         "    list(in_processes(sleep, [0], 1))\n"
     )
     parent = subprocess.Popen([sys.executable, "jobs.py"], cwd=tmp_path)
-    until = time.monotonic() + 120
-    while not (tmp_path / "pid").exists() and time.monotonic() < until:
+    while not (tmp_path / "pid").exists() and parent.poll() is None:  # however long it takes to start
         time.sleep(0.05)
     pid = int((tmp_path / "pid").read_text())
     parent.kill()
     parent.wait()
+    until = time.monotonic() + 120
     while runs(pid) and time.monotonic() < until:
         time.sleep(0.05)
     assert not runs(pid)

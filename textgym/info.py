@@ -17,6 +17,8 @@ from textgym.ledger import Ledger
 _CRITERIA = "criteria/"
 _LEDGER = "ledger/"
 _ASKED = "ledger_asked"
+_NUMBERS = ("num_tokens", "episode_id", "group_id", "is_success", "terminated", "truncated")
+_FLAGS = frozenset(("is_success", "terminated", "truncated"))
 
 
 def release_info(release: Release, max_response_tokens: int) -> dict[str, Any]:
@@ -97,6 +99,39 @@ def batch_infos(items: Sequence[tuple[int, Mapping[str, Any]]], num_envs: int) -
     return out
 
 
+def release_infos(released: Sequence[Release], num_envs: int, max_response_tokens: int) -> dict[str, Any]:
+    """Lay releases of one step, in rising order of slots, out as ``batch_infos`` lays out the ``release_info`` of each."""
+    slots = [release.slot for release in released]
+    mask = np.zeros(num_envs, dtype=np.bool_)
+    mask[slots] = True
+    shape = num_envs, max_response_tokens
+    token_rewards = np.zeros(shape, dtype=np.float32)
+    token_streams = np.zeros(shape, dtype=np.int64)
+    agent_mask = np.zeros(shape, dtype=np.bool_)
+    token_streams[slots] = -1
+    for release in released:
+        used = release.num_tokens
+        token_rewards[release.slot, :used] = release.token_rewards
+        token_streams[release.slot, :used] = release.streams
+        agent_mask[release.slot, :used] = release.agent_mask
+    out: dict[str, Any] = {"token_rewards": token_rewards, "token_streams": token_streams, "agent_mask": agent_mask}
+    for name in _NUMBERS:
+        out[name] = np.zeros(num_envs, dtype=np.bool_ if name in _FLAGS else np.int64)
+        out[name][slots] = [getattr(release, name) for release in released]
+    out[_ASKED] = np.zeros(num_envs)
+    out[_ASKED][slots] = [release.ledger.asked for release in released]
+    out.update({f"_{key}": mask.copy() for key in out})
+    named = [
+        (
+            release.slot,
+            {f"{_CRITERIA}{name}": float(value) for name, value in release.criteria.items()}
+            | {f"{_LEDGER}{name}": float(amount) for name, amount in release.ledger.accounts.items()},
+        )
+        for release in released
+    ]
+    return out | batch_infos(named, num_envs)  # not every release has the same criteria and accounts
+
+
 class Ending(NamedTuple):
     """An episode that ended in this step, whether its rewards are released yet or not."""
 
@@ -111,7 +146,7 @@ def endings(info: Mapping[str, Any]) -> list[Ending]:
     source = info.get("final_info", info)
     if "_episode_id" not in source:
         return []
-    slots = np.flatnonzero(to_host(source["_episode_id"]))
+    slots = to_host(source["_episode_id"]).nonzero()[0]
     columns = [to_host(source[key])[slots].tolist() for key in ("episode_id", "num_tokens", "truncated")]
     return [Ending(*ending) for ending in zip(slots.tolist(), *columns, strict=True)]
 
@@ -136,7 +171,8 @@ def release(info: Mapping[str, Any], slot: int | None = None) -> Release | None:
         raise ValueError("this is the info of a vector environment; read it with releases(info) or release(info, slot=i)")
     if "token_rewards" not in info:
         return None
-    return _read({key: np.asarray(to_host(value))[None] for key, value in info.items() if _is_ours(key)}, 0, 0)
+    arrays = {key: np.asarray(to_host(value))[None] for key, value in info.items() if _is_ours(key)}
+    return _read(arrays, _Named.of(arrays, {}), 0, 0)
 
 
 def releases(info: Mapping[str, Any]) -> list[Release]:
@@ -152,13 +188,12 @@ def releases(info: Mapping[str, Any]) -> list[Release]:
         if "token_rewards" in source:
             raise ValueError("this is the info of a single environment; read it with release(info)")
         return []
-    arrays = {key: to_host(value) for key, value in source.items() if _is_ours(key) or key.startswith(_MASKS)}
-    return [_read(arrays, slot, slot) for slot in np.flatnonzero(to_host(mask)).tolist()]
+    arrays = {key: to_host(value) for key, value in source.items() if _is_ours(key)}
+    named = _Named.of(arrays, source)
+    return [_read(arrays, named, slot, slot) for slot in to_host(mask).nonzero()[0].tolist()]
 
 
-_NUMBERS = ("num_tokens", "episode_id", "group_id", "is_success", "terminated", "truncated")
 _KEYS = frozenset(("token_rewards", "token_streams", "agent_mask", *_NUMBERS, _ASKED))
-_MASKS = (f"_{_CRITERIA}", f"_{_LEDGER}")  # which slots have the criterion, the account
 
 
 def _is_ours(key: str) -> bool:
@@ -167,15 +202,29 @@ def _is_ours(key: str) -> bool:
 
 def to_host(value: Any) -> Any:
     """Give a tensor as a numpy array; everything else as it is."""
+    if isinstance(value, np.ndarray):
+        return value
     return value.cpu().numpy() if hasattr(value, "cpu") else value
 
 
-def _read(arrays: Mapping[str, Any], row: int, slot: int) -> Release:
+class _Named(NamedTuple):
+    """Criteria and accounts, which an episode may lack: name, numbers (N,), and where they are meant; None: everywhere."""
+
+    criteria: list[tuple[str, Any, Any]]
+    accounts: list[tuple[str, Any, Any]]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Any], source: Mapping[str, Any]) -> _Named:
+        """Find them among ``arrays``, and their masks in ``source``."""
+        keys = [[key for key in arrays if key.startswith(prefix)] for prefix in (_CRITERIA, _LEDGER)]
+        return cls(*([(key.split("/", 1)[1], arrays[key], to_host(source.get(f"_{key}"))) for key in part] for part in keys))
+
+
+def _read(arrays: Mapping[str, Any], named: _Named, row: int, slot: int) -> Release:
     used = int(arrays["num_tokens"][row])
 
-    def named(prefix: str) -> dict[str, float]:
-        names = [key for key in arrays if key.startswith(prefix) and (f"_{key}" not in arrays or arrays[f"_{key}"][row])]
-        return {key.removeprefix(prefix): float(arrays[key][row]) for key in names}
+    def numbers(columns: list[tuple[str, Any, Any]]) -> dict[str, float]:
+        return {name: float(column[row]) for name, column, mask in columns if mask is None or mask[row]}
 
     return Release(
         episode_id=int(arrays["episode_id"][row]),
@@ -188,6 +237,6 @@ def _read(arrays: Mapping[str, Any], row: int, slot: int) -> Release:
         truncated=bool(arrays["truncated"][row]),
         is_success=bool(arrays["is_success"][row]),
         group_id=int(arrays["group_id"][row]),
-        criteria=named(_CRITERIA),
-        ledger=Ledger(float(arrays[_ASKED][row]), named(_LEDGER)),
+        criteria=numbers(named.criteria),
+        ledger=Ledger(float(arrays[_ASKED][row]), numbers(named.accounts)),
     )

@@ -61,7 +61,7 @@ class LateReleases:
     @property
     def num_due(self) -> int:
         """Episodes whose releases (or errors) were not handed out yet."""
-        return self._pool.unfinished + sum(map(len, self._due)) + len(self._failed)
+        return self._pool.untaken + sum(map(len, self._due)) + len(self._failed)
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue ended episodes; waits while more than ``max_pending`` are without rewards."""

@@ -1,4 +1,4 @@
-"""Helpers for reward functions: find parts of a response, pay them, hold a constant mass, combine criteria.
+"""Helpers for reward functions: find parts of a response, pay them, hold a constant mass.
 
 A reward function finds parts (ranges of characters of ``episode.text``), says what each earns, and returns spans::
 
@@ -6,9 +6,10 @@ A reward function finds parts (ranges of characters of ``episode.text``), says w
         found = sentences(episode)
         return pay(found, share_mass([quality(episode, part) for part in found])) if found else []
 
-Left out on purpose: token indices, because ``resolve`` alone goes from characters to tokens, and because a part found in the
-text stays right under every tokenizer; checks of what a reward may be, because ``resolve`` has them and names the episode;
-linguistics, because a rule of one paragraph can be read and relied on, and a better splitter can build a ``Part`` itself.
+Left out on purpose: criteria, which are ``criteria``'s; token indices, because ``resolve`` alone goes from characters to
+tokens, and because a part found in the text stays right under every tokenizer; checks of what a reward may be, because
+``resolve`` has them and names the episode; linguistics, because a rule of one paragraph can be read and relied on, and a
+better splitter can build a ``Part`` itself.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 
 from textgym.episode import Episode, Span
-from textgym.rewards import Reward, RewardFn
 
 _SPACED = ".!?…؟۔।"  # end a sentence where whitespace or the text's end follows
 _UNSPACED = "。！？"  # end a sentence whatever follows
@@ -270,16 +269,16 @@ def pay(
     Raises:
         ValueError: the lengths differ, a part is None or no ``Part``, or an empty part earns something.
     """
-    parts = _listed(parts, "parts", "give a list of Part(start, end)")
+    parts = listed(parts, "parts", "give a list of Part(start, end)")
     earned: list[Any]
     if isinstance(rewards, Real) or getattr(rewards, "ndim", None) == 0:
         earned = [rewards] * len(parts)
     else:
-        earned = _listed(rewards, "rewards", "give one real number, or a list of one number per part")
+        earned = listed(rewards, "rewards", "give one real number, or a list of one number per part")
     if streams is None or streams is True:
         named = list(range(len(parts))) if streams else [None] * len(parts)
     else:
-        named = _listed(streams, "streams", "give None, True (part i is stream i), or a list of one stream per part")
+        named = listed(streams, "streams", "give None, True (part i is stream i), or a list of one stream per part")
     for what, values in (("rewards", earned), ("streams", named)):
         if len(values) != len(parts):
             raise ValueError(f"pay got {len(parts)} parts but {len(values)} {what}; give one per part, in their order")
@@ -306,7 +305,7 @@ def _check_part(i: int, part: Any) -> None:
         raise ValueError(f"part {i} is {part!r}, a {type(part).__name__}; parts are Part(start, end), in characters")
 
 
-def _listed(values: Any, what: str, allowed: str) -> list[Any]:
+def listed(values: Any, what: str, allowed: str) -> list[Any]:
     """List a sequence, array or tensor; a ``Part`` is one thing, not a sequence of two numbers."""
     sequence = isinstance(values, Sequence) and not isinstance(values, str | bytes | bytearray | Part)
     if not sequence and getattr(values, "ndim", 0) == 0:
@@ -351,49 +350,3 @@ def share_mass(
     if when_zero == "error":
         raise ValueError(f"all {len(given)} scores are 0, and when_zero='error'; give a score above 0, or 'even' or 'none'")
     return np.full(len(given), total / len(given) if when_zero == "even" else 0.0)
-
-
-@dataclass(frozen=True)
-class _Combined:
-    """A reward function made of named ones; a class and no closure, so that it can be pickled."""
-
-    criteria: tuple[tuple[str, RewardFn], ...]
-
-    def __call__(self, episodes: Sequence[Episode]) -> list[Reward]:
-        """Reward each episode with a Mapping name -> the item of that criterion."""
-        columns = {}
-        for name, function in self.criteria:
-            items = _listed(function(episodes), f"what criterion {name!r} returned", "return one reward per episode, as a list")
-            if len(items) != len(episodes):
-                raise ValueError(
-                    f"criterion {name!r} returned {len(items)} rewards for {len(episodes)} episodes; return one per episode, "
-                    "in their order"
-                )
-            columns[name] = items
-        return [{name: items[i] for name, items in columns.items()} for i in range(len(episodes))]
-
-
-def combine(criteria: Mapping[str, RewardFn]) -> RewardFn:
-    """Make one reward function of several named ones, each called once per batch.
-
-    The weights are the task's: ``weights={name: w}`` of ``PromptTask``, or a task's attribute; names not listed weigh 1.
-    The result can be pickled where the functions can.
-
-    Args:
-        criteria: name -> reward function; a function may return whatever ``resolve`` takes but Mappings.
-
-    Returns:
-        A reward function whose item is a Mapping name -> that function's item. It raises ValueError, naming the criterion,
-        where a function does not return one item per episode.
-
-    Raises:
-        ValueError: there is no criterion, a name is no text or empty, or a function cannot be called.
-    """
-    if not isinstance(criteria, Mapping) or len(criteria) == 0:
-        raise ValueError(f"criteria is {criteria!r}; give a dict with at least one name and reward function")
-    for name, function in criteria.items():
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"criteria has the name {name!r}; names are strings of at least one character")
-        if not callable(function):
-            raise ValueError(f"criterion {name!r} is {function!r}; give a function of a list of episodes")
-    return _Combined(tuple(criteria.items()))

@@ -116,6 +116,12 @@ class RewardPool:
         """Jobs that have no outcome yet."""
         return self._unfinished
 
+    @property
+    def untaken(self) -> int:
+        """Jobs that have no outcome yet, or one that was not taken."""
+        with self._changed:
+            return self._unfinished + len(self._done)
+
     def submit(self, jobs: Sequence[Job]) -> None:
         """Put jobs into the queue."""
         with self._changed:

@@ -206,7 +206,7 @@ def _lay(item: Reward, episode: Episode, where: str) -> tuple[npt.NDArray[np.flo
 
 def _lay_scalar(value: float, episode: Episode, where: str) -> npt.NDArray[np.float64]:
     paid = np.zeros(len(episode.ids), dtype=np.float64)
-    agent_tokens = np.flatnonzero(episode.agent_mask)
+    agent_tokens = episode.agent_mask.nonzero()[0]
     if len(agent_tokens) == 0:
         raise _error(episode, f"is {value}{where} but the agent wrote no token to pay it on", "return []")
     paid[agent_tokens[-1]] = value

@@ -17,9 +17,9 @@ from gymnasium.envs.registration import EnvSpec
 
 from textgym.action_masks import MaskTable
 from textgym.credit import Assigned
+from textgym.criteria import combine
 from textgym.episode import Episode, Prompt
 from textgym.names import check_arguments, check_reward_function, did_you_mean, resolve_name
-from textgym.parts import combine
 from textgym.prompts import PromptLike, check_room, encode_prompt, ids_of, read_prompts
 from textgym.rewards import Reward, RewardFn, StreamsFn
 from textgym.tasks import DEFAULT_TASK, TASKS

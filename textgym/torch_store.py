@@ -148,7 +148,7 @@ class HostStore(NumpyStore):
 
     def observation(self) -> Any:
         """Copy the observation of all slots."""
-        return _as_tensors(super().observation(), torch.device("cpu"))
+        return _as_tensors(super().observation())
 
     def final_observation(self, slots: npt.NDArray[np.int64]) -> Any:
         """Copy the observations of all slots: tensors (N, ...), of use in ended ``slots``."""
@@ -156,15 +156,15 @@ class HostStore(NumpyStore):
 
     def output(self, value: Any) -> Any:
         """Hand out arrays, and infos of arrays, as tensors; text stays as it is."""
-        return _as_tensors(value, torch.device("cpu"))
+        return _as_tensors(value)
 
 
-def _as_tensors(value: Any, device: torch.device) -> Any:
+def _as_tensors(value: Any, device: torch.device | None = None) -> Any:
+    """Make tensors of arrays, also inside dicts, on ``device``; None: in the arrays' own memory."""
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
             return value
-        tensor = torch.from_numpy(value)
-        return tensor if device.type == "cpu" else tensor.to(device)
+        return torch.from_numpy(value) if device is None else torch.from_numpy(value).to(device)
     if isinstance(value, dict):
         return {key: _as_tensors(item, device) for key, item in value.items()}
     return value

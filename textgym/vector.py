@@ -187,7 +187,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             ValueError: an action is no token, or one that the slot's action mask leaves out; names the slot.
             gymnasium.error.ResetNeeded: no slot was ever reset.
         """
-        slots = np.flatnonzero(~self._idle)  # those that act
+        slots = (~self._idle).nonzero()[0]  # those that act
         if self._broken or (len(slots) == 0 and all(prompt is None for prompt in self._prompts)):
             raise gym.error.ResetNeeded("no episode is running, or the last step raised an error; call reset() before step()")
         if self._late is not None:
@@ -212,7 +212,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
         infos: dict[str, Any] = {}
-        if len(ended := np.flatnonzero(codes)):
+        if len(ended := codes.nonzero()[0]):
             infos = self._finish(ended, codes, rewards, terminated, truncated)
         if self.rules.masks is not None and not self._idle.all():
             self._ask_masks(self.rules.masks, np.flatnonzero(~self._idle))
@@ -249,34 +249,34 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if self._late is None:
             releases = self.rules.release(episodes, slots)
             rewards[ended] = [episode_return(release) for release in releases]
-            details = [self._info(episode, release) for episode, release in zip(episodes, releases, strict=True)]
+            infos = self._infos(list(zip(episodes, releases, strict=True)))
         else:
             self._late.submit([Job(slot, episode) for slot, episode in zip(slots, episodes, strict=True)])
             details = [self.rules.pending_info(episode) for episode in episodes]
-        infos = batch_infos(list(zip(slots, details, strict=True)), self.num_envs)
+            infos = batch_infos(list(zip(slots, details, strict=True)), self.num_envs)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos = {"final_info": infos, "_final_info": codes > 0, "final_obs": self._store.final_observation(ended)}
             infos["_final_obs"] = codes > 0
             self._start(ended, {})
         return infos
 
-    def _info(self, episode: Episode, release: Release) -> dict[str, Any]:
-        """Write the info of a released episode, and keep it where that was asked for."""
-        last = int(self._counts[release.slot]) - 1  # a release that comes late may be of an earlier episode
-        is_last = release.episode_id == self._episode_id(release.slot, last)
-        if self.render_mode is not None and self._idle[release.slot] and is_last:
-            self._shown[release.slot] = (episode, release)
+    def _infos(self, released: list[tuple[Episode, Release]]) -> dict[str, Any]:
+        """Write the infos of released episodes, and keep them where that was asked for."""
+        if self.render_mode is not None:
+            for episode, release in released:
+                last = int(self._counts[release.slot]) - 1  # a release that comes late may be of an earlier episode
+                if self._idle[release.slot] and release.episode_id == self._episode_id(release.slot, last):
+                    self._shown[release.slot] = (episode, release)
         if self._kept is not None:
-            self._kept.append((episode, release))
-        return self.rules.info(episode, release)
+            self._kept += released
+        return self.rules.infos(released, self.num_envs)
 
     def _deliver(self, late: LateReleases) -> dict[str, Any]:
         """Write the infos of what is due: at most one release per slot and step."""
         infos: dict[str, Any] = {}
         released, failed = late.take()
         if released:
-            items = [(release.slot, self._info(episode, release)) for episode, release in released]
-            infos["late"] = batch_infos(items, self.num_envs)
+            infos["late"] = self._infos(released)
             infos["_late"] = infos["late"]["_token_rewards"].copy()
         if failed:
             infos |= batch_infos([(slot, {"dropped": episode_id}) for slot, episode_id in failed], self.num_envs)

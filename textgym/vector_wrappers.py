@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from textgym.episode import Release
-from textgym.info import batch_infos, dropped, endings, release_info, releases, to_host
+from textgym.info import dropped, endings, release_infos, releases, to_host
 from textgym.rules import episode_return
 from textgym.wrappers import Transform, account_name, check_sum, rewrite
 
@@ -79,7 +79,7 @@ class TransformTokenRewards(gym.vector.VectorWrapper):
             raise errors[0]
 
     def _infos(self, released: list[Release], size: int) -> dict[str, Any]:
-        return _output(self.env, batch_infos([(item.slot, release_info(item, size)) for item in released], self.num_envs))
+        return _output(self.env, release_infos(released, self.num_envs, size))
 
 
 class RecordEpisodeStatistics(gym.vector.VectorWrapper):

@@ -96,7 +96,7 @@ class CausalLMPolicy:
 
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
         """Forget what the cache holds of ``slots``: their episodes ended, or the weights have changed since."""
-        slots = _as_slots(slots)
+        slots, _ = _as_slots(slots)
         self._rows.free(slots[slots < self.num_slots])  # `act` names a slot that there is not
 
     @torch.no_grad()
@@ -120,8 +120,7 @@ class CausalLMPolicy:
                 the model's context; or there are no such slots.
             FloatingPointError: the model's logits are not finite.
         """
-        slots = _as_slots(slots)
-        named = slots.tolist()
+        slots, named = _as_slots(slots)
         if not named or len(set(named)) < len(named):
             raise ValueError(f"slots are {named}; name at least one, and each once")
         if max(named) >= self.num_slots:
@@ -144,16 +143,16 @@ class CausalLMPolicy:
                 f"slot {named[lengths.argmax()]} has {longest} tokens but the model was made for {self.model.context_length}; "
                 "make ActorCritic with the environment's context_length"
             )
-        self._take_rows(slots, lengths)
+        rows = self._rows.settled(slots)
+        if rows is None:
+            rows = self._take_rows(slots, lengths)
         uniforms = torch.rand(len(named), generator=self.generator, device=self.device)
-        texts = _Texts(
-            tokens, lengths, self._rows.row_of[slots], cached, uniforms, None if allowed is None else allowed.to(self.device)
-        )
+        texts = _Texts(tokens, lengths, rows, cached, uniforms, None if allowed is None else allowed.to(self.device))
         few = len(named) <= len(self._rows) // 2  # of many rows: reading just theirs costs less than one pass over all
         if few or max(new) > 1:
             sampled = self._pass_by_pass(texts, np.array(new) > (0 if few else 1))
         else:
-            sampled = self._decode(texts, np.arange(len(named)))
+            sampled = self._decode(texts)
         self._rows.cached[slots] = lengths
         # On CUDA the environment looks, with the step's one transfer; it refuses the token V.
         if self._on_host and max(sampled.tokens.tolist()) >= self.model.vocab_size:
@@ -164,8 +163,9 @@ class CausalLMPolicy:
 
     def _pass_by_pass(self, texts: _Texts, several: npt.NDArray[np.bool_]) -> Sampled:
         """Sample the next token of each text, where some of them need ``several`` tokens run."""
-        fresh, grown = np.flatnonzero(several & (texts.cached == 0)), np.flatnonzero(several & (texts.cached > 0))
-        rest = np.flatnonzero(~several)
+        new = texts.cached == 0
+        fresh, grown = (several & new).nonzero()[0], (several & ~new).nonzero()[0]
+        rest = (~several).nonzero()[0]
         sharing = self._share(texts, fresh)
         parts = []
         if self._decoder.mixes and sharing is None and len(fresh) and len(rest):
@@ -189,7 +189,7 @@ class CausalLMPolicy:
         """Give logprobs, values, entropy (B, T) of whole texts under the tempered model; see ``ActorCritic.forward``."""
         return self.model(ids, prompt_lengths, mask, self.temperature, allowed=allowed)
 
-    def _take_rows(self, slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
+    def _take_rows(self, slots: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         source, target = self._rows.take(slots, lengths)
         if len(source):
             try:
@@ -197,37 +197,43 @@ class CausalLMPolicy:
             except Exception:
                 self._rows = SlotRows(self.num_slots)  # rows were given that hold nothing: everything is run anew
                 raise
+        return self._rows.row_of[slots]
 
-    def _plan(self, texts: _Texts, at: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, npt.NDArray[np.int64]]:
-        """Plan a pass of one token for each of the texts ``at`` over all rows in use.
+    def _plan(
+        self, texts: _Texts, at: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor, npt.NDArray[np.int64]]:
+        """Plan a pass of one token for each of the texts ``at``, which have these ``rows``, over all rows in use.
 
         Returns:
             For each row: its token, the column that this goes to, and the tokens it then has. Rows that sit out run token 0.
         """
-        rows, last = texts.rows[at], texts.lengths[at] - 1
-        held = np.zeros(self._decoder.rows_for(len(self._rows)), dtype=np.int64)
+        count, last = self._decoder.rows_for(len(self._rows)), texts.lengths[at] - 1
+        held, ids, columns = np.zeros((3, count), dtype=np.int64)
         held[rows] = last + 1
-        plan = np.zeros((2, len(held)), dtype=np.int64)
-        plan[1] = self._decoder.spare
-        plan[1, rows] = last
+        columns.fill(self._decoder.spare)
+        columns[rows] = last
         if self._on_host:  # numpy's indexing costs a third of torch's on so few numbers
-            plan[0, rows] = texts.tokens.numpy()[at, last]
-            return torch.from_numpy(plan[0]), torch.from_numpy(plan[1]), held
+            ids[rows] = texts.tokens.numpy()[at, last]
+            return torch.from_numpy(ids), torch.from_numpy(columns), held
         text, token, row = self._upload(np.stack([at, last, rows]))
-        ids, columns = self._upload(plan)
-        return ids.index_put((row,), texts.tokens[text, token]), columns, held
+        return self._upload(ids).index_put((row,), texts.tokens[text, token]), self._upload(columns), held
 
-    def _decode(self, texts: _Texts, at: npt.NDArray[np.int64]) -> Sampled:
-        """Run the last token of the texts ``at``, and sample."""
-        ids, columns, held = self._plan(texts, at)
-        return self._decoder.one_each(ids, columns, held, self._upload(texts.rows[at]), *self._draws(texts, at))
+    def _decode(self, texts: _Texts, at: npt.NDArray[np.int64] | None = None) -> Sampled:
+        """Run the last token of the texts ``at`` (None: of all), and sample."""
+        if at is None:
+            rows, draws = texts.rows, (texts.uniforms, texts.allowed)
+            at = np.arange(len(rows))
+        else:
+            rows, draws = texts.rows[at], self._draws(texts, at)
+        ids, columns, held = self._plan(texts, at, rows)
+        return self._decoder.one_each(ids, columns, held, self._upload(rows), *draws)
 
     def _mix(self, texts: _Texts, fresh: npt.NDArray[np.int64], rest: npt.NDArray[np.int64]) -> Sampled:
         """Run the new texts ``fresh`` and the last token of the texts ``rest`` in one pass, and sample in the texts' order."""
-        ids, columns, held = self._plan(texts, rest)
-        counts, new = texts.lengths[fresh], texts.tokens[self._upload(fresh)]
-        rows = self._upload(np.repeat(texts.rows[fresh], counts))
-        hidden = self._decoder.mixed(ids, columns, held, new[new >= 0], rows, counts.tolist())
+        ids, columns, held = self._plan(texts, rest, texts.rows[rest])
+        counts, new = texts.lengths[fresh], texts.tokens.numpy()[fresh]  # only passes on the host are mixed
+        rows = torch.from_numpy(np.repeat(texts.rows[fresh], counts))
+        hidden = self._decoder.mixed(ids, columns, held, torch.from_numpy(new[new >= 0]), rows, counts.tolist())
         place = np.zeros(len(texts.lengths), dtype=np.int64)
         place[rest], place[fresh] = texts.rows[rest], len(ids) + np.cumsum(counts) - 1
         at = np.sort(np.concatenate([fresh, rest]))
@@ -291,8 +297,9 @@ class CausalLMPolicy:
         return torch.from_numpy(numbers).to(self.device)
 
 
-def _as_slots(slots: Sequence[int] | np.ndarray) -> npt.NDArray[np.int64]:
+def _as_slots(slots: Sequence[int] | np.ndarray) -> tuple[npt.NDArray[np.int64], list[int]]:
     array = np.asarray(slots)
-    if array.dtype == np.bool_ or min(array.tolist(), default=0) < 0:
-        raise ValueError(f"slots are {array.tolist()}; give their numbers, from 0")
-    return array.astype(np.int64, copy=False)
+    named = array.tolist()
+    if array.dtype == np.bool_ or min(named, default=0) < 0:
+        raise ValueError(f"slots are {named}; give their numbers, from 0")
+    return array.astype(np.int64, copy=False), named

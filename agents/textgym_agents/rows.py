@@ -31,6 +31,12 @@ class SlotRows:
     def __len__(self) -> int:
         return len(self.slot_of)
 
+    def settled(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Give the rows of ``slots``, int64 (n,), where ``take`` would change nothing; else None."""
+        rows = self.row_of[slots]
+        # Python's min is quicker than numpy's on so few numbers.
+        return rows if self._gaps <= len(self) // 8 and min(rows.tolist()) >= 0 else None
+
     def free(self, slots: npt.NDArray[np.int64]) -> None:
         """Let the rows of ``slots`` go."""
         rows = self.row_of[slots]
@@ -54,11 +60,10 @@ class SlotRows:
         Returns:
             Rows to copy from and rows to copy to, int64 (moved,) each: all are read before any is written.
         """
-        given = self.row_of[slots]
-        if self._gaps <= len(self) // 8 and min(given.tolist()) >= 0:  # quicker than numpy's min on so few numbers
+        if self.settled(slots) is not None:
             return _NONE, _NONE
-        missing = given < 0
-        rows = np.flatnonzero(self.slot_of >= 0)
+        missing = self.row_of[slots] < 0
+        rows = (self.slot_of >= 0).nonzero()[0]
         self._gaps = 0
         held = self.slot_of[rows]
         every, row = np.concatenate([held, slots[missing]]), np.concatenate([rows, np.full(missing.sum(), -1)])
@@ -68,8 +73,8 @@ class SlotRows:
         stays[stays] = region[row[stays]] == kind[stays]
         taken = np.zeros(len(every), dtype=np.bool_)
         taken[row[stays]] = True
-        free = np.flatnonzero(~taken)
-        rest = np.flatnonzero(~stays)
+        free = (~taken).nonzero()[0]
+        rest = (~stays).nonzero()[0]
         rest = rest[np.argsort(kind[rest], kind="stable")]
         moved = row[rest] >= 0
         self.slot_of = np.append(self.slot_of[: len(every)], np.full(max(0, len(every) - len(self)), -1))
