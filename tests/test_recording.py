@@ -10,6 +10,7 @@ from textgym_agents import decode
 from textgym_agents.decode import Decoder
 from textgym_agents.lora import add_lora
 from textgym_agents.model import ActorCritic
+from textgym_agents.policy import CausalLMPolicy
 from textgym_agents.recording import Recording
 from textgym_agents.sampling import Sampling
 
@@ -136,6 +137,24 @@ def test_a_recording_that_gives_other_numbers_is_not_used(letters, monkeypatch):
     writer = Writer(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT))
     assert max(writer.step() for _ in range(4)) < 1e-5
     assert writer.decoder._recording is None
+
+
+def test_a_policy_is_told_that_a_run_is_long_and_samples_the_same(letters, monkeypatch):
+    monkeypatch.setattr(decode, "_RECORD_AFTER", 1000)
+    steps = []
+    for soon in (False, True):
+        policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 2)
+        if soon:
+            policy.record_soon()
+        obs = torch.full((2, CONTEXT), -1)
+        obs[:, :3] = torch.tensor([[2, 3, 4], [5, 6, 7]])
+        for length in range(3, 9):
+            steps.append(policy.act(obs, [0, 1]))
+            obs[:, length] = steps[-1].tokens
+        assert (policy._decoder._recording is not None) == soon
+    for plain, recorded in zip(steps[:6], steps[6:], strict=True):
+        assert torch.equal(plain.tokens, recorded.tokens)
+        assert torch.equal(plain.logprobs, recorded.logprobs)
 
 
 def test_new_texts_beside_recorded_rows_equal_plain_passes(letters):

@@ -33,7 +33,7 @@ from textgym_agents.slots import SlotCache
 from textgym_agents.threads import small_pass
 
 _ROWS, _COLUMNS = 8, 64  # static shapes: rows and columns are rounded up to multiples of these
-_RECORD_AFTER = 500  # passes: recording costs a second or so, and many a run is shorter
+_RECORD_AFTER = 2000  # passes: recording costs what some 1,600 recorded ones save (4 x 256), and many a run is shorter
 _LARGEST = 2**26  # weights of a model that is recorded, on a copy; in larger ones Python's share of a pass is small
 
 
@@ -72,6 +72,10 @@ class Decoder:
         self.mixes = self._mixes_exactly()
         """Whether new texts can be run beside the rows that go on, see ``mixed``."""
         self._graphs: dict[tuple[int, int, bool], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]] = {}
+
+    def record_soon(self) -> None:
+        """Record at the next pass of one token per row, not only after 2,000 of them."""
+        self._passes = max(self._passes, _RECORD_AFTER - 1)
 
     def rows_for(self, in_use: int) -> int:
         """Give how many rows the pass over ``in_use`` rows computes."""
@@ -189,7 +193,8 @@ class Decoder:
         except (TypeError, AttributeError, LookupError, RuntimeError, ValueError):
             return False
         expected = self.model.policy_hidden(ids, torch.arange(length).expand_as(ids))[:, -1]
-        return self._alike(states[[0, -1]], expected)
+        tolerance = (0.05 if self.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))
+        return torch.allclose(states[[0, -1]], expected, atol=tolerance, rtol=0)
 
     def sample(self, states: Tensor, uniforms: Tensor, allowed: Tensor | None = None) -> Sampled:
         """Sample one token from each state (n, hidden), with a random number (n,) each, among ``allowed``, bool (n, V)."""
@@ -218,7 +223,8 @@ class Decoder:
                 recording = None
         with attention_in_blocks(self.model.lm, blocks):
             states = self._one_each(ids, columns, width)  # after the recorded pass, whose keys and values it writes over
-        if replayed is not None and self._alike(replayed, states):
+        # Bit for bit: which tokens a run samples does not hang on when its passes were recorded.
+        if replayed is not None and torch.equal(replayed, states):
             self._recording = recording
         return states
 
@@ -240,10 +246,6 @@ class Decoder:
         if self._recording is not None and not self._recording.fits():
             self._recording, self._passes = None, 0
         return None if torch.is_grad_enabled() else self._recording
-
-    def _alike(self, states: Tensor, expected: Tensor) -> bool:
-        tolerance = (0.05 if self.dtype.itemsize < 4 else 1e-4) * max(1.0, float(expected.abs().max()))
-        return torch.allclose(states, expected, atol=tolerance, rtol=0)
 
     def _one_each(self, ids: Tensor, columns: Tensor, width: int) -> Tensor:
         mask = self.cache.aim(None, columns[:, None], width, self.dtype)

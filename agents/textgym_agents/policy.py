@@ -94,6 +94,10 @@ class CausalLMPolicy:
         """Let the policy's own generator begin anew from ``seed``."""
         self.generator.manual_seed(seed)
 
+    def record_soon(self) -> None:
+        """Record the model's pass at once rather than after 2,000 of them, where a run is known to be long; see ``recording``."""
+        self._decoder.record_soon()
+
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
         """Forget what the cache holds of ``slots``: their episodes ended, or the weights have changed since."""
         slots, _ = _as_slots(slots)

@@ -114,6 +114,7 @@ class ForcedLengths(CausalLMPolicy):
 
     def __init__(self, model: ActorCritic, num_slots: int, load: Load, *, seed: int = 0) -> None:
         super().__init__(model, num_slots, seed=seed)
+        self.record_soon()  # as in any long run; the untimed round pays for it
         self.load = load
         self.sampled = 0
         self._fresh = np.ones(num_slots, dtype=np.bool_)
@@ -306,7 +307,7 @@ class DecodeFloor:
 
     No prompt is ever read, no environment stepped, nothing kept. Rows have the lengths that they have in a steady state over
     the load; the table of lengths is made before the clock starts. As plain loops do, attention of all rows reads as many
-    columns as the longest row has; small passes run on one thread where our own do.
+    columns as the longest row has, and no pass is recorded; small passes run on one thread where our own do.
     """
 
     def __init__(self, model: ActorCritic, load: Load, slots: int, seed: int) -> None:
