@@ -95,7 +95,7 @@ class CausalLMPolicy:
         self.generator.manual_seed(seed)
 
     def record_soon(self) -> None:
-        """Record the model's pass at once rather than after 2,000 of them, where a run is known to be long; see ``recording``."""
+        """Record the model's pass at once, not only after 2,000 passes, where a run is known to be long; see ``recording``."""
         self._decoder.record_soon()
 
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
