@@ -124,6 +124,18 @@ def test_adapters_and_hooks_that_come_later_end_a_recording(letters):
     assert not writer.decoder._recording.fits()
 
 
+def test_a_buffer_that_is_replaced_ends_a_recording(letters):
+    writer = Writer(ActorCritic(build_lm("llama", len(letters)), letters, CONTEXT))
+    for _ in range(2):
+        writer.step()
+    assert writer.decoder._recording is not None
+    rotary = writer.model.lm.get_submodule("model.rotary_emb")
+    rotary.inv_freq = 0.5 * rotary.inv_freq
+    writer.refill()
+    assert writer.step() < 1e-5
+    assert writer.decoder._recording is None
+
+
 def test_a_pass_that_hangs_on_numbers_is_never_recorded(letters):
     model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
     model.lm.get_submodule("transformer.h.0.mlp").register_forward_hook(_double_large)

@@ -59,7 +59,7 @@ class Recording:
         ]
 
     def fits(self) -> bool:
-        """Whether the model still has the modules, parameters and hooks that it was recorded with; new adapters are others."""
+        """Whether the model still has the modules, weights, buffers and hooks that it was recorded with; new adapters are others."""
         return sum(map(len, self._views)) == len(self._parts) and all(map(is_, chain.from_iterable(self._views), self._parts))
 
     def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Recording:
 
 
 def _parts(module: nn.Module) -> tuple[dict[Any, Any], ...]:
-    return module._modules, module._parameters, module._forward_hooks, module._forward_pre_hooks
+    return module._modules, module._parameters, module._buffers, module._forward_hooks, module._forward_pre_hooks
 
 
 class _Pass(nn.Module):
