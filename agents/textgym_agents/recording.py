@@ -59,7 +59,7 @@ class Recording:
         ]
 
     def fits(self) -> bool:
-        """Whether the model still has the modules, weights, buffers and hooks that it was recorded with; new adapters are others."""
+        """Whether the model still has the modules, weights, buffers and hooks that it was recorded with; adapters add some."""
         return sum(map(len, self._views)) == len(self._parts) and all(map(is_, chain.from_iterable(self._views), self._parts))
 
     def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
