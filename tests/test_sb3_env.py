@@ -186,6 +186,7 @@ def test_sb3_learns_and_evaluates_through_it():
         ({"autoreset_mode": "NextStep"}, "SameStep"),
         ({"output": "torch"}, "numpy"),
         ({"reward_workers": 1}, "reward_workers=0"),
+        ({"infos": "objects"}, "infos='arrays'"),
     ],
 )
 def test_other_environments_are_refused(options, message):

@@ -81,6 +81,8 @@ def test_another_mode_late_rewards_or_another_host_are_refused():
         with pytest.raises(ValueError, match="give a native one without reward workers"):
             wrap(envs)
         envs.close()
+    with pytest.raises(ValueError, match="make it with infos='arrays'"):
+        wrap(gym.make_vec("TextGen-v0", num_envs=2, autoreset_mode="Disabled", infos="objects"))
 
 
 def test_the_example_learns_copying():

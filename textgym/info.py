@@ -1,7 +1,8 @@
 """The release as Gymnasium's ``info``, and the one reader of it, for every agent and every autoreset mode.
 
 Left out on purpose: text and objects. Numeric arrays of one fixed shape and dtype are the only encoding that survives
-Sync and Async vector environments, wrappers, and the hosts built on them; text is added only on request.
+Sync and Async vector environments, wrappers, and the hosts built on them; text is added only on request. Where the native
+vector environment hands its own objects out (``infos="objects"``, ``step_infos``), they are read here too.
 """
 
 from __future__ import annotations
@@ -144,6 +145,8 @@ class Ending(NamedTuple):
 def endings(info: Mapping[str, Any]) -> list[Ending]:
     """Read which episodes ended in a vector environment's step, in the order of their slots."""
     source = info.get("final_info", info)
+    if "ended" in source:
+        return list(source["ended"])
     if "_episode_id" not in source:
         return []
     slots = to_host(source["_episode_id"]).nonzero()[0]
@@ -155,6 +158,8 @@ def dropped(info: Mapping[str, Any]) -> list[int]:
     """Read the ids of episodes whose release will never come: their reward failed under ``on_reward_error="drop"``."""
     if "dropped" not in info:
         return []
+    if isinstance(info["dropped"], list):
+        return list(info["dropped"])
     return to_host(info["dropped"])[to_host(info["_dropped"])].tolist()
 
 
@@ -167,7 +172,7 @@ def release(info: Mapping[str, Any], slot: int | None = None) -> Release | None:
     """
     if slot is not None:
         return next((item for item in releases(info) if item.slot == slot), None)
-    if "final_info" in info or "_token_rewards" in info or "late" in info:
+    if not _OF_VECTOR.isdisjoint(info):
         raise ValueError("this is the info of a vector environment; read it with releases(info) or release(info, slot=i)")
     if "token_rewards" not in info:
         return None
@@ -180,9 +185,13 @@ def releases(info: Mapping[str, Any]) -> list[Release]:
 
     With reward workers these are releases of episodes that ended in earlier steps; ``episode_id`` says which.
     """
+    if "released" in info:  # infos="objects"
+        return list(info["released"])
     if "late" in info:
         return releases(info["late"])
     source = info.get("final_info", info)  # SAME_STEP puts the ended episode's info there
+    if "released" in source:
+        return list(source["released"])
     mask = source.get("_token_rewards")
     if mask is None:
         if "token_rewards" in source:
@@ -193,6 +202,7 @@ def releases(info: Mapping[str, Any]) -> list[Release]:
     return [_read(arrays, named, slot, slot) for slot in to_host(mask).nonzero()[0].tolist()]
 
 
+_OF_VECTOR = frozenset(("final_info", "_token_rewards", "late", "ended", "released"))
 _KEYS = frozenset(("token_rewards", "token_streams", "agent_mask", *_NUMBERS, _ASKED))
 
 

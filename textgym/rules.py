@@ -17,7 +17,7 @@ import numpy.typing as npt
 from textgym.action_masks import ActionMasks
 from textgym.assign import assign, bind_to_task, resolve_assigner
 from textgym.episode import EndedBy, Episode, Prompt, Release, read_only
-from textgym.info import batch_infos, pending_info, release_info, release_infos, text_info
+from textgym.info import release_info, text_info
 from textgym.prompts import check_room, encode_prompt
 from textgym.rewards import Resolved, check_streams, resolve
 from textgym.task import Task, resolve_task
@@ -304,18 +304,6 @@ class Rules:
     def info(self, episode: Episode, release: Release) -> dict[str, Any]:
         """Write the info of an ended episode."""
         info = release_info(release, self.max_response_tokens)
-        return info | text_info(episode) if self.info_text else info
-
-    def infos(self, ended: Sequence[tuple[Episode, Release]], num_envs: int) -> dict[str, Any]:
-        """Write the infos of ended episodes, in rising order of slots, as a vector environment of N slots lays them out."""
-        infos = release_infos([release for _, release in ended], num_envs, self.max_response_tokens)
-        if self.info_text:
-            infos |= batch_infos([(release.slot, text_info(episode)) for episode, release in ended], num_envs)
-        return infos
-
-    def pending_info(self, episode: Episode) -> dict[str, Any]:
-        """Write the info of an ended episode whose release comes later."""
-        info = pending_info(episode, self.truncates(episode), self.max_response_tokens)
         return info | text_info(episode) if self.info_text else info
 
 

@@ -17,13 +17,13 @@ from gymnasium.vector.utils import batch_space
 
 from textgym.action_masks import ALL, ActionMasks
 from textgym.episode import Episode, Prompt, Release
-from textgym.info import batch_infos
 from textgym.late import LateReleases
+from textgym.output import make_store
 from textgym.pool import Job
 from textgym.render import RENDER_FPS, Renderer
 from textgym.rules import EOS, RUNNING, TURN_ENDS, Rules, check_options, episode_return
 from textgym.seeds import SlotGenerators
-from textgym.store import NumpyStore
+from textgym.step_infos import infos_as
 
 
 class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
@@ -50,6 +50,9 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         on_reward_error: "raise" the error of an episode's reward in the next step (nothing else is lost, and one may go on), or
             "drop" the episode: ``textgym.info.dropped(infos)`` names it, ``num_dropped`` counts.
         observation: "tokens" or "dict".
+        infos: "arrays", as Gymnasium's Sync and Async vector environments write them; or "objects", for a driver in the same
+            process that reads with ``textgym.releases``: no arrays, but ``infos["ended"]``, a list of ``textgym.info.Ending``,
+            and ``infos["released"]``, of ``Release`` (under SAME_STEP in ``final_info``, as arrays are; late ones beside it).
         info_text: add prompt, text and ended_by to infos, as object arrays.
         render_mode: "ansi" or "rgb_array": ``render`` draws every slot.
         max_episode_steps: another name for ``max_new_tokens`` (``gym.make_vec`` uses it).
@@ -83,6 +86,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         max_pending: int | None = None,
         on_reward_error: Literal["raise", "drop"] = "raise",
         observation: Literal["tokens", "dict"] = "tokens",
+        infos: Literal["arrays", "objects"] = "arrays",
         info_text: bool = False,
         max_episode_steps: int | None = None,
         render_mode: Literal["ansi", "rgb_array"] | None = None,
@@ -110,7 +114,9 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.single_action_space = self.rules.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._store: Any = _make_store(self.rules, num_envs, output, device)
+        self.infos = infos
+        self._writer = infos_as(infos, self.rules, num_envs)
+        self._store: Any = make_store(self.rules, num_envs, output, device)
         self.mask_numbers: npt.NDArray[np.int64] = self._store.mask_numbers
         """Which mask of ``rules.masks.table`` each slot has, int64 (N,), on the host: written to, so copy it to keep it."""
         self._generators = SlotGenerators(num_envs, group_size)
@@ -249,19 +255,21 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if self._late is None:
             releases = self.rules.release(episodes, slots)
             rewards[ended] = [episode_return(release) for release in releases]
-            infos = self._infos(list(zip(episodes, releases, strict=True)))
+            released = list(zip(episodes, releases, strict=True))
+            self._remember(released)
+            infos = self._writer.released(released)
         else:
-            self._late.submit([Job(slot, episode) for slot, episode in zip(slots, episodes, strict=True)])
-            details = [self.rules.pending_info(episode) for episode in episodes]
-            infos = batch_infos(list(zip(slots, details, strict=True)), self.num_envs)
+            pairs = list(zip(slots, episodes, strict=True))
+            self._late.submit([Job(slot, episode) for slot, episode in pairs])
+            infos = self._writer.pending(pairs)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos = {"final_info": infos, "_final_info": codes > 0, "final_obs": self._store.final_observation(ended)}
             infos["_final_obs"] = codes > 0
             self._start(ended, {})
         return infos
 
-    def _infos(self, released: list[tuple[Episode, Release]]) -> dict[str, Any]:
-        """Write the infos of released episodes, and keep them where that was asked for."""
+    def _remember(self, released: list[tuple[Episode, Release]]) -> None:
+        """Keep released episodes to show them, and for who takes them, where that was asked for."""
         if self.render_mode is not None:
             for episode, release in released:
                 last = int(self._counts[release.slot]) - 1  # a release that comes late may be of an earlier episode
@@ -269,17 +277,16 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                     self._shown[release.slot] = (episode, release)
         if self._kept is not None:
             self._kept += released
-        return self.rules.infos(released, self.num_envs)
 
     def _deliver(self, late: LateReleases) -> dict[str, Any]:
         """Write the infos of what is due: at most one release per slot and step."""
         infos: dict[str, Any] = {}
         released, failed = late.take()
         if released:
-            infos["late"] = self._infos(released)
-            infos["_late"] = infos["late"]["_token_rewards"].copy()
+            self._remember(released)
+            infos |= self._writer.late(released)
         if failed:
-            infos |= batch_infos([(slot, {"dropped": episode_id}) for slot, episode_id in failed], self.num_envs)
+            infos |= self._writer.dropped(failed)
         return infos
 
     def render(self) -> tuple[Any, ...] | None:
@@ -316,6 +323,11 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if self._kept is not None:
             self._kept.extend(due)
         return [release for _, release in due]
+
+    @property
+    def releases_late(self) -> bool:
+        """Whether reward workers release episodes after the step in which they end."""
+        return self._late is not None
 
     @property
     def num_dropped(self) -> int:
@@ -386,15 +398,3 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 f"bool ({self.num_envs},) with at least one True"
             )
         return array
-
-
-def _make_store(rules: Rules, num_envs: int, output: str, device: Any) -> Any:
-    if output == "numpy":
-        if str(device) != "cpu":
-            raise ValueError(f"device is {str(device)!r} with output='numpy'; numpy lives on the CPU, use output='torch'")
-        return NumpyStore(rules, num_envs)
-    if output == "torch":
-        from textgym.torch_store import HostStore, TorchStore  # the one place where textgym asks for torch
-
-        return HostStore(rules, num_envs) if str(device) == "cpu" else TorchStore(rules, num_envs, device)
-    raise ValueError(f"output is {output!r}; allowed are 'numpy' and 'torch'")

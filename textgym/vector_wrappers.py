@@ -37,13 +37,13 @@ class TransformTokenRewards(gym.vector.VectorWrapper):
         """Step, and rewrite what is released; raises what ``rewrite`` does."""
         obs, rewards, terminated, truncated, infos = self.env.step(actions)
         before = releases(infos)
-        if "late" in infos or self._kept:
-            return obs, rewards, terminated, truncated, infos | self._rewrite_late(before, infos)
-        if not before:
+        if not before and not self._kept:
             return obs, rewards, terminated, truncated, infos
+        if _release_late(self.env):
+            return obs, rewards, terminated, truncated, infos | self._rewrite_late(before, infos)
         after = [rewrite(item, self.transform, self.account) for item in before]
         source = infos.get("final_info", infos)
-        changed = self._infos(after, source["token_rewards"].shape[1])
+        changed = {"released": after} if "released" in source else self._infos(after, source["token_rewards"].shape[1])
         for old in before:
             check_sum(float(rewards[old.slot]), old)
         paid = np.asarray(to_host(rewards), dtype=np.float64).copy()
@@ -64,6 +64,8 @@ class TransformTokenRewards(gym.vector.VectorWrapper):
         self._kept = [item for item in self._kept if not any(item is given for given in now)]
         now.sort(key=lambda item: item.slot)
         native: Any = self.env.unwrapped
+        if native.infos == "objects":
+            return {"released": now}
         late = infos.get("late", {}) | self._infos(now, native.rules.max_response_tokens)
         return {"late": late, "_late": late["_token_rewards"]}
 
@@ -127,15 +129,15 @@ class RecordEpisodeStatistics(gym.vector.VectorWrapper):
             self._seconds[ending.slot, ending.episode_id] = round(now - self._begun[ending.slot], 6)
             self._begun[ending.slot] = now
             self._restart[ending.slot] = True
-        for slot, episode_id in zip(np.flatnonzero(to_host(infos.get("_dropped", False))), dropped(infos), strict=True):
-            self._seconds.pop((int(slot), episode_id), None)
+        for episode_id in dropped(infos):  # by the native environment alone, which numbers episodes slot + N x count
+            self._seconds.pop((episode_id % self.num_envs, episode_id), None)
         released = releases(infos)
         if released:
             if self._stats_key in infos:
                 raise ValueError(
                     f"the infos have {self._stats_key!r} already; use one RecordEpisodeStatistics, or another stats_key"
                 )
-            infos = infos | _output(self.env, self._record(released, rewards, late="late" in infos))
+            infos = infos | _output(self.env, self._record(released, rewards, late=_release_late(self.env)))
         return obs, rewards, terminated, truncated, infos
 
     def _record(self, released: list[Release], rewards: Any, late: bool) -> dict[str, Any]:
@@ -174,6 +176,11 @@ def drain(env: Any) -> list[Release]:
             return []
         env = env.env
     return env.drain()
+
+
+def _release_late(env: gym.vector.VectorEnv[Any, Any, Any]) -> bool:
+    """Whether what an environment releases in a step ended in earlier ones: only the native one has reward workers."""
+    return getattr(env.unwrapped, "releases_late", False)
 
 
 def _output(env: gym.vector.VectorEnv[Any, Any, Any], value: Any) -> Any:

@@ -46,7 +46,9 @@ class TextGenVecEnv(VecEnv):
             raise ValueError(f"autoreset_mode is {native.autoreset_mode.value}; SB3 starts texts anew under SameStep")
         if not isinstance(native.as_output(np.zeros(1)), np.ndarray):
             raise ValueError("output is 'torch'; SB3 takes numpy arrays, make it with output='numpy'")
-        if native._late is not None:
+        if native.infos == "objects":
+            raise ValueError("infos is 'objects'; SB3 has one info of arrays per text, make it with infos='arrays'")
+        if native.releases_late:
             raise ValueError(
                 "it has reward workers: rewards would come after the ends of their texts, where SB3 does not look for them; "
                 "make it with reward_workers=0"

@@ -28,14 +28,16 @@ def wrap(envs: gym.vector.VectorEnv[Any, Any, Any]) -> Any:
         envs: the native vector environment, made with ``autoreset_mode="Disabled"``: TorchRL resets what has ended.
 
     Raises:
-        ValueError: it is another one, or in another mode, or rewards come late.
+        ValueError: it is another one, or in another mode, or rewards come late, or its infos are no arrays.
     """
     native = envs.unwrapped
-    if not isinstance(native, TextGenVectorEnv) or native.autoreset_mode is not AutoresetMode.DISABLED or native._late:
+    if not isinstance(native, TextGenVectorEnv) or native.autoreset_mode is not AutoresetMode.DISABLED or native.releases_late:
         raise ValueError(
             f"envs is a {type(native).__name__} in mode {envs.metadata.get('autoreset_mode')}; give a native one without "
             'reward workers: gym.make_vec("textgym:TextGen-v0", num_envs=N, autoreset_mode="Disabled")'
         )
+    if native.infos == "objects":
+        raise ValueError("infos is 'objects'; TorchRL reads arrays from infos, make it with infos='arrays'")
     size = torch.Size((native.num_envs, native.rules.max_response_tokens))
     spec: dict[str, Any] = {key: Unbounded(size, dtype=dtype) for key, dtype in _RELEASE.items()}
     reader = default_info_dict_reader([*spec], spec=Composite(spec, shape=size[:1]))
