@@ -46,6 +46,7 @@ def test_files_of_the_environment_import_only_what_comes_before_them():
             "names",
             "prompts",
             "rewards",
+            "streams",
             "parts",
             "criteria",
             "credit",

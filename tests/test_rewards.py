@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textgym import Span, resolve
-from textgym.rewards import NonCausalSplitWarning, check_streams
+from textgym import rewards as rewards_module
+from textgym.rewards import NonCausalSplitWarning
 
 
 def tokens(reward, episode=None, weights=None):
@@ -233,13 +234,6 @@ def test_streams_are_minus_one_where_the_environment_wrote():
     (resolved,) = resolve([[Span(0, 3, 1.0, stream=2)]], [episode])
     assert resolved.span_streams is not None
     assert resolved.span_streams.tolist() == [2, -1, 2]
-    assert check_streams([[0, 9, 1]], [episode])[0].tolist() == [0, -1, 1]
-
-
-@pytest.mark.parametrize("streams", [[[0] * 4], [[0.0] * 5], [[0, 0, -1, 0, 0]], [[True] * 5], [], 3, [[0] * 5] * 2])
-def test_wrong_streams_are_refused(streams):
-    with pytest.raises(ValueError, match="stream"):
-        check_streams(streams, [build_episode()])
 
 
 # --- properties -----------------------------------------------------------------------------------------------------------
@@ -347,6 +341,39 @@ def test_a_batch_of_bytes_is_no_sequence_of_rewards():
         resolve(bytearray(b"a"), [build_episode()])
 
 
-def test_streams_may_come_as_one_tensor():
-    episodes = [build_episode(), build_episode()]
-    assert [s.tolist() for s in check_streams(torch.ones(2, 5, dtype=torch.int64), episodes)] == [[1] * 5] * 2
+def outcome(reward, episode):
+    """What a reward comes to, down to the bits; or its error."""
+    try:
+        (resolved,) = resolve([reward], [episode], {"a": 2.0} if isinstance(reward, dict) else None)
+    except ValueError as error:
+        return str(error)
+    paid = resolved.token_rewards
+    ledger = (resolved.ledger.asked.hex(), type(resolved.ledger.asked), dict(resolved.ledger.accounts))
+    return paid.dtype, paid.tobytes(), resolved.span_streams, dict(resolved.criteria), ledger
+
+
+@settings(max_examples=300)
+@given(
+    number=st.floats()
+    | st.integers()
+    | st.sampled_from([10**400, -(10**39), 1e-46, -7e-46, 3.4028235e38, 3.4028236e38, 0, -0.0]),
+    kind=st.sampled_from([lambda number: number, np.float64]),
+    mask=st.lists(st.booleans(), max_size=5),
+)
+def test_a_plain_number_comes_to_what_any_other_real_number_comes_to(number, kind, mask):
+    try:
+        reward = kind(number)
+    except OverflowError:
+        return
+    episode = build_episode("abcde"[: len(mask)], agent_mask=mask)
+    quick = outcome(reward, episode)
+    plain, rewards_module._PLAIN = rewards_module._PLAIN, frozenset()
+    try:
+        assert outcome(reward, episode) == quick
+    finally:
+        rewards_module._PLAIN = plain
+
+
+def test_a_flag_is_no_plain_number():
+    with pytest.raises(ValueError, match="is True, a bool"):
+        tokens(True)

@@ -39,6 +39,7 @@ _ALLOWED = (
 _TOO_SMALL = "that is too small for float32 and would become 0"
 _TEXT = (str, bytes, bytearray, memoryview)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_PLAIN = frozenset((float, int, np.float64))
 
 
 class NonCausalSplitWarning(UserWarning):
@@ -96,6 +97,8 @@ def _items(rewards: Any, count: int) -> list[Reward]:
 
 def _is_batch(rewards: Any) -> bool:
     """Tell whether ``rewards[i]`` is the i-th item (in a table's column it is the item with the label i)."""
+    if type(rewards) is list:
+        return True
     if isinstance(rewards, _TEXT):
         return False
     if isinstance(rewards, np.ndarray) or (hasattr(rewards, "detach") and not getattr(rewards, "is_nested", False)):
@@ -104,6 +107,8 @@ def _is_batch(rewards: Any) -> bool:
 
 
 def _resolve_one(item: Reward, episode: Episode, weights: Mapping[str, float]) -> Resolved:
+    if type(item) in _PLAIN and (resolved := _resolve_plain(item, episode)) is not None:
+        return resolved
     if not isinstance(item, Mapping):
         paid, char_streams = _lay(item, episode, "")
         ledger = Ledger(_sum(item, episode, ""), {"nothing": 0.0} if isinstance(item, list | tuple) and not item else {})
@@ -132,6 +137,27 @@ def _resolve_one(item: Reward, episode: Episode, weights: Mapping[str, float]) -
         if name not in item:
             raise _error(episode, f"has criteria {sorted(item)}", f"weights names {name!r}, which is none of them")
     return _resolved(total, claimed, criteria, Ledger(asked, accounts), episode)
+
+
+def _resolve_plain(number: float, episode: Episode) -> Resolved | None:
+    """Pay a plain number, the commonest reward; None where the last token is not the agent's, or the number is to be refused.
+
+    Between two passes of a model each of numpy's functions is slow at its first use, so only two are used here.
+    """
+    try:
+        value = float(number)
+    except OverflowError:
+        return None
+    if not abs(value) <= _FLOAT32_MAX or len(episode.ids) == 0 or not episode.agent_mask[-1]:
+        return None
+    token_rewards = np.zeros(len(episode.ids), dtype=np.float32)
+    token_rewards[-1] = value
+    paid = token_rewards.item(-1)
+    if paid == 0 != value:
+        return None
+    ledger = Ledger(value)
+    ledger.check(paid, abs(paid), f"episode {episode.episode_id}")
+    return Resolved(token_rewards, None, {}, ledger)
 
 
 def _weight(weights: Mapping[str, float], name: str) -> float:
@@ -171,18 +197,18 @@ def check_ledger(ledger: Ledger, token_rewards: npt.NDArray[np.float32], episode
 
 def _sum(item: Reward, episode: Episode, where: str) -> float:
     """Add up what a checked item asks for, from the item itself: the other side of the ledger is what was laid."""
-    item = _from_tensor(item, episode, where)
+    item = from_tensor(item, episode, where)
     if _is_number(item):
         return float(item)
     if isinstance(item, np.ndarray):
         return float(item.sum(dtype=np.float64))
     values = (value.reward if isinstance(value, Span) else value for value in item)
-    return math.fsum(float(_from_tensor(value, episode, where)) for value in values)
+    return math.fsum(float(from_tensor(value, episode, where)) for value in values)
 
 
 def _lay(item: Reward, episode: Episode, where: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64] | None]:
     """Lay one unnamed reward on the tokens: float64 (T,), and the stream each character was given or None."""
-    item = _from_tensor(item, episode, where)
+    item = from_tensor(item, episode, where)
     if _is_number(item):
         return _lay_scalar(_finite(item, episode, where), episode, where), None
     if isinstance(item, np.ndarray):
@@ -194,7 +220,7 @@ def _lay(item: Reward, episode: Episode, where: str) -> tuple[npt.NDArray[np.flo
             raise _error(episode, f"has {item[token]} on token {token}{where}", _TOO_SMALL)
         return _lay_tokens(values, episode, where), None
     if isinstance(item, list | tuple):
-        values = [_from_tensor(value, episode, where) for value in item]
+        values = [from_tensor(value, episode, where) for value in item]
         if all(isinstance(value, Span) for value in values):
             return _lay_spans(values, episode, where)
         if all(_is_number(value) for value in values):
@@ -275,7 +301,7 @@ def _check_span(span: Span, episode: Episode, where: str) -> float:
         raise _error(episode, f"has {_show(span)}{where}", "split is 'last' or 'uniform'")
     if span.stream is not None and not (_is_whole(span.stream) and 0 <= span.stream < 2**31):
         raise _error(episode, f"has {_show(span)}{where}", "stream is None or a whole number from 0 to 2**31 - 1")
-    value = _from_tensor(span.reward, episode, where)
+    value = from_tensor(span.reward, episode, where)
     if not _is_number(value):
         raise _error(episode, f"has {_show(span)}{where}", "a span's reward is one real number")
     return _finite(value, episode, where)
@@ -310,37 +336,6 @@ def _token_streams(char_streams: npt.NDArray[np.int64] | None, episode: Episode)
     streams[covered] = char_streams[last[covered]]
     streams[~episode.agent_mask] = -1
     return streams
-
-
-def check_streams(streams: Any, episodes: Sequence[Episode]) -> list[npt.NDArray[np.int64]]:
-    """Check what a streams function returned: int (T,) per episode, at least 0 on the agent's tokens.
-
-    Returns:
-        int64 (T,) per episode, -1 on environment tokens (whatever the function said there).
-
-    Raises:
-        ValueError: naming the episode.
-    """
-    array_like = hasattr(streams, "shape") and len(streams.shape) >= 1
-    if not (array_like or isinstance(streams, Sequence)) or len(streams) != len(episodes):
-        count = f"{len(streams)} items" if array_like or isinstance(streams, Sequence) else f"a {type(streams).__name__}"
-        raise ValueError(f"the streams function returned {count} for {len(episodes)} episodes; return one array per episode")
-    checked = []
-    for given, episode in zip(streams, episodes, strict=True):
-        array = np.asarray(_from_tensor(given, episode, " as streams"))
-        if array.shape != (len(episode.ids),) or array.dtype.kind not in "iu":
-            raise ValueError(
-                f"streams of episode {episode.episode_id} have shape {array.shape} and dtype {array.dtype}; return "
-                f"integers of shape ({len(episode.ids)},), one per response token"
-            )
-        out = np.where(episode.agent_mask, array.astype(np.int64), -1)
-        for token in np.flatnonzero(episode.agent_mask & ((out < 0) | (out >= 2**31)))[:1]:
-            raise ValueError(
-                f"streams of episode {episode.episode_id} have {out[token]} on token {token}; the agent's tokens need a "
-                "stream from 0 to 2**31 - 1"
-            )
-        checked.append(out)
-    return checked
 
 
 def _is_number(value: Any) -> bool:
@@ -378,7 +373,7 @@ def _as_float32(paid: npt.NDArray[np.float64], episode: Episode) -> npt.NDArray[
     return laid
 
 
-def _from_tensor(item: Any, episode: Episode, where: str) -> Any:
+def from_tensor(item: Any, episode: Episode, where: str) -> Any:
     """Turn a torch tensor into an array without importing torch; everything else passes."""
     if not (hasattr(item, "detach") and hasattr(item, "cpu")):
         return item

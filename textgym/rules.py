@@ -19,7 +19,8 @@ from textgym.assign import assign, bind_to_task, resolve_assigner
 from textgym.episode import EndedBy, Episode, Prompt, Release, read_only
 from textgym.info import release_info, text_info
 from textgym.prompts import check_room, encode_prompt
-from textgym.rewards import Resolved, check_streams, resolve
+from textgym.rewards import Resolved, resolve
+from textgym.streams import check_streams
 from textgym.task import Task, resolve_task
 from textgym.tokenizer import TextTokenizer
 
