@@ -1,5 +1,8 @@
 """What both doors share, seen through the scalar one."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from test_env import make, write, zeros
@@ -7,7 +10,7 @@ from test_env import make, write, zeros
 import textgym
 from textgym import Prompt, PromptTask, Span, Task
 from textgym.probes import play_demonstrations
-from textgym.rules import Rules
+from textgym.rules import EOS, LENGTH, Rules
 
 
 def test_stop_string_ends_at_the_token_that_completes_it_and_stays_F24():
@@ -250,3 +253,55 @@ def test_stop_strings_are_found_exactly_where_the_text_first_holds_them(metaspac
         prompt = Prompt("", np.array([eos]))
         found = next(n for n in range(1, 61) if rules.stop_table[ids[n - 1]] and rules.ending(prompt, ids[:n]))
         assert found == next(n for n in range(1, 61) if stop in tokenizer.decode(ids[:n]))
+
+
+def test_texts_without_replies_share_marks_that_nobody_can_write_to(letters):
+    """A copy of the environment, or one that went through pickle, included."""
+    envs = textgym.TextGenVectorEnv(2, PromptTask(["a"], letters, zeros, max_new_tokens=3), keep_episodes=True)
+    for each in (envs, copy.deepcopy(envs), pickle.loads(pickle.dumps(envs))):  # noqa: S301 (our own)
+        each.reset(seed=0)
+        each.step(np.array([2, 2]))
+        each.step(np.array([1, 2]))
+        each.step(np.array([2, 2]))
+        taken = each.take_episodes()
+        assert [release.num_tokens for _, release in taken] == [2, 3]
+        for episode, release in taken:
+            count = len(episode.ids)
+            for array, value, dtype in (
+                (episode.agent_mask, True, np.bool_),
+                (release.agent_mask, True, np.bool_),
+                (episode.turns, 0, np.int64),
+                (release.streams, 0, np.int64),
+            ):
+                assert (array.tolist(), array.dtype) == ([value] * count, dtype)
+                with pytest.raises(ValueError, match="WRITEABLE"):
+                    array.setflags(write=True)
+
+
+def test_the_partition_of_an_episode_from_elsewhere_is_the_same(letters):
+    rules = Rules(PromptTask(["a"], letters, zeros, max_new_tokens=4))
+    episodes = [
+        rules.episode(Prompt("a", np.array([2])), np.arange(2, 5), 1, 0),
+        pickle.loads(pickle.dumps(rules.episode(Prompt("a", np.array([2])), np.arange(2, 5), 1, 1))),  # noqa: S301
+        rules.episode(Prompt("a", np.array([2])), np.arange(2, 5), 1, 2, [(1, 2)]),
+        rules.episode(Prompt("a", np.array([2])), np.arange(2, 8), 1, 3),  # longer than the room, as probes play it
+    ]
+    assert [release.streams.tolist() for release in rules.release(episodes, range(4))] == [
+        [0] * 3,
+        [0] * 3,
+        [0, -1, 0],
+        [0] * 6,
+    ]
+    assert [episode.agent_mask.tolist() for episode in episodes[2:]] == [[True, False, True], [True] * 6]
+    assert [episode.turns.tolist() for episode in episodes[2:]] == [[0, 0, 1], [0] * 6]
+    assert not any(array.flags.writeable for e in episodes[2:] for array in (e.agent_mask, e.turns))
+
+
+def test_an_episode_is_asked_once_whether_it_was_truncated(letters):
+    rules = Rules(PromptTask(["a"], letters, zeros, max_new_tokens=4, length_limit="truncate"))
+    episodes = [rules.episode(Prompt("a", np.array([2])), np.arange(2, 6), code, 0) for code in (LENGTH, EOS)]
+    asked, truncates = [], rules.truncates
+    rules.truncates = lambda episode: asked.append(episode) or truncates(episode)
+    released = rules.release(episodes, [0, 1])
+    assert [(release.truncated, release.terminated) for release in released] == [(True, False), (False, True)]
+    assert len(asked) == 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -205,12 +206,12 @@ class Rules:
         replies: Sequence[tuple[int, int]] = (),
     ) -> Episode:
         """Build the episode from its ids, int64 (T,), and the ranges of tokens in them that replies inserted."""
-        ids = read_only(ids)
-        agent_mask = np.ones(len(ids), dtype=np.bool_)
-        turns = np.zeros(len(ids), dtype=np.int64)
-        for start, end in replies:
-            agent_mask[start:end] = False
-            turns[end:] += 1
+        ids, count = read_only(ids), len(ids)
+        if not replies and count <= self.max_response_tokens:
+            ones, zeros = _constants(self.max_response_tokens)
+            agent_mask, turns = ones[:count], zeros[:count]
+        else:
+            agent_mask, turns = _marks(count, replies)
 
         def read() -> tuple[str, npt.NDArray[np.int64]]:
             text, offsets = self.tokenizer.offsets(ids)
@@ -220,8 +221,8 @@ class Rules:
             read,
             prompt=prompt,
             ids=ids,
-            agent_mask=read_only(agent_mask),
-            turns=read_only(turns),
+            agent_mask=agent_mask,
+            turns=turns,
             ended_by=ENDED_BY[code],
             episode_id=episode_id,
         )
@@ -274,18 +275,17 @@ class Rules:
                     f"episode {episode.episode_id} has streams from the task and from its spans; give one of the two"
                 )
             partition = given[i] if given is not None else item.span_streams
-            if partition is None:
-                partition = episode.agent_mask.astype(np.int64) - 1  # one stream, 0
+            truncated = self.truncates(episode)
             out.append(
                 Release(
                     episode_id=episode.episode_id,
                     slot=slots[i],
                     token_rewards=read_only(item.token_rewards),
-                    streams=read_only(partition),
+                    streams=self._one_stream(episode) if partition is None else read_only(partition),
                     agent_mask=episode.agent_mask,
                     num_tokens=len(episode.ids),
-                    terminated=not self.truncates(episode),
-                    truncated=self.truncates(episode),
+                    terminated=not truncated,
+                    truncated=truncated,
                     is_success=successes[i],
                     group_id=-1 if episode.prompt.group_id is None else episode.prompt.group_id,
                     criteria=item.criteria,
@@ -293,6 +293,13 @@ class Rules:
                 )
             )
         return out
+
+    def _one_stream(self, episode: Episode) -> npt.NDArray[np.int64]:
+        """Give the partition where nobody names one: stream 0."""
+        ones, zeros = _constants(self.max_response_tokens)
+        if episode.agent_mask.base is ones:  # no token is the environment's
+            return zeros[: len(episode.ids)]
+        return read_only(episode.agent_mask.astype(np.int64) - 1)
 
     def _resolve(self, episodes: Sequence[Episode]) -> list[Resolved]:
         resolved = resolve(self.task.rewards(episodes), episodes, self.task.weights)
@@ -319,7 +326,25 @@ def check_options(options: dict[str, Any] | None, allowed: Sequence[str]) -> dic
 
 def episode_return(release: Release) -> float:
     """Sum the token rewards in float64: what the end step pays."""
-    return float(release.token_rewards.sum(dtype=np.float64))
+    return float(np.add.reduce(release.token_rewards, dtype=np.float64))  # what .sum() does, less a layer of Python
+
+
+@lru_cache
+def _constants(size: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Give True and 0, (size,) each, read-only: what texts without replies share. Kept here, as a copy could be written to."""
+    ones, zeros = np.ones(size, dtype=np.bool_), np.zeros(size, dtype=np.int64)
+    ones.setflags(write=False)
+    zeros.setflags(write=False)
+    return ones, zeros
+
+
+def _marks(count: int, replies: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Give agent mask and turns (count,) of a response into which replies were inserted."""
+    agent_mask, turns = np.ones(count, dtype=np.bool_), np.zeros(count, dtype=np.int64)
+    for start, end in replies:
+        agent_mask[start:end] = False
+        turns[end:] += 1
+    return read_only(agent_mask), read_only(turns)
 
 
 def _positive(name: str, value: Any) -> int:
