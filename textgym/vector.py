@@ -249,17 +249,19 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._store.mask_numbers[ended] = ALL
         slots = ended.tolist()
         episodes = [self._episode(slot, int(codes[slot])) for slot in slots]
-        self._counts[ended] += 1
-        truncated[ended] = [self.rules.truncates(episode) for episode in episodes]
-        terminated[ended] = ~truncated[ended]
+        pairs = list(zip(slots, episodes, strict=True))
+        # Slot by slot: few end in one step, and between two passes of a model each of numpy's functions is slow at first.
+        for slot, episode in pairs:
+            self._counts[slot] += 1
+            cut = self.rules.truncates(episode)
+            truncated[slot], terminated[slot] = cut, not cut
         if self._late is None:
-            releases = self.rules.release(episodes, slots)
-            rewards[ended] = [episode_return(release) for release in releases]
-            released = list(zip(episodes, releases, strict=True))
+            released = list(zip(episodes, self.rules.release(episodes, slots), strict=True))
+            for _, release in released:
+                rewards[release.slot] = episode_return(release)
             self._remember(released)
             infos = self._writer.released(released)
         else:
-            pairs = list(zip(slots, episodes, strict=True))
             self._late.submit([Job(slot, episode) for slot, episode in pairs])
             infos = self._writer.pending(pairs)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
@@ -280,14 +282,10 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def _deliver(self, late: LateReleases) -> dict[str, Any]:
         """Write the infos of what is due: at most one release per slot and step."""
-        infos: dict[str, Any] = {}
         released, failed = late.take()
-        if released:
-            self._remember(released)
-            infos |= self._writer.late(released)
-        if failed:
-            infos |= self._writer.dropped(failed)
-        return infos
+        self._remember(released)
+        infos = self._writer.late(released) if released else {}
+        return infos | self._writer.dropped(failed) if failed else infos
 
     def render(self) -> tuple[Any, ...] | None:
         """Draw every slot's text, N of them: str, or uint8 (height, width, 3); None without a render mode.
