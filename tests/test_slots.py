@@ -2,6 +2,7 @@ import pytest
 import torch
 from agent_kit import CONTEXT, FAMILIES, build_lm
 from textgym_agents.model import ActorCritic
+from textgym_agents.slots import SlotLayer
 
 
 def full(lm, ids):
@@ -77,3 +78,17 @@ def test_copied_rows_hold_the_same_texts(letters):
         logits = model.logits(hidden)[:, 0]
     assert (logits[0] - full(lm, [4, 5, 2])).abs().max() < 1e-4
     assert (logits[1] - full(lm, [8, 9, 3])).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_are_all_read_before_any_is_written_and_keep_what_lies_beyond_the_width(dtype):
+    layer = SlotLayer(4, 5)
+    layer.lazy_initialization(torch.zeros(1, 2, 1, 3, dtype=dtype), torch.zeros(1, 2, 1, 3, dtype=dtype))
+    assert layer.keys is not None and layer.values is not None
+    layer.keys.copy_(torch.arange(120).reshape(4, 5, 2, 3))
+    layer.values.copy_(-layer.keys)
+    before = layer.keys.clone()
+    layer.copy_rows(torch.tensor([1, 2, 0]), torch.tensor([2, 1, 3]), 3)  # rows 1 and 2 change places
+    assert torch.equal(layer.keys[:, :3], before[[0, 2, 1, 0], :3])
+    assert torch.equal(layer.keys[:, 3:], before[:, 3:])
+    assert torch.equal(layer.values, -layer.keys)

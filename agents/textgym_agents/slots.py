@@ -66,8 +66,13 @@ class SlotLayer(CacheLayerMixin):
         if self.is_initialized:
             assert self.keys is not None and self.values is not None
             for store in (self.keys, self.values):
-                begin = store.flatten(1)[:, : width * store[0, 0].numel()]  # of each row: one contiguous piece
-                begin.index_copy_(0, target, begin.index_select(0, source))
+                if store.device.type == "cpu":
+                    # numpy moves what a row holds as the one piece that it is; bytes, because it has no bfloat16
+                    rows = store.detach().view(torch.uint8).numpy()[:, :width]
+                    rows[target.numpy()] = rows[source.numpy()]
+                else:
+                    begin = store.flatten(1)[:, : width * store[0, 0].numel()]
+                    begin.index_copy_(0, target, begin.index_select(0, source))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Columns that attention sees, and their offset."""
