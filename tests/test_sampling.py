@@ -1,9 +1,11 @@
 """Sampling: the distribution function by hand, top-k and top-p against transformers' own, and the log-probs."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from textgym_agents import sampling as sampling_module
 from textgym_agents.sampling import Sampling, sample, truncate
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
@@ -58,6 +60,73 @@ def test_frequencies_and_log_probs_are_those_of_the_distribution_sampled_from(sa
 def test_logits_that_are_not_finite_give_no_token():
     tokens, _ = sample(torch.tensor([[0.0, torch.nan, 0.0]]), torch.tensor([0.5]), Sampling())
     assert tokens.tolist() == [3]
+
+
+@pytest.fixture
+def in_blocks(monkeypatch):
+    """Let small tables be drawn from in blocks too."""
+    monkeypatch.setattr(sampling_module, "_LARGE", 0)
+
+
+@pytest.mark.usefixtures("in_blocks")
+@given(st.integers(1, 300), st.integers(0, 2**31), st.sampled_from([0.0, 0.5, 0.99]), st.booleans())
+def test_blocks_of_tokens_draw_what_one_table_draws(size, seed, forbidden, uneven):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(50, size, generator=generator) * (20 if uneven else 1)
+    allowed = torch.rand(50, size, generator=generator) >= forbidden
+    allowed[:, seed % size] = True
+    uniforms = torch.rand(50, generator=generator)
+    uniforms[:3] = torch.tensor([0.0, 1 - 2**-24, 1.0])
+    tokens, logprobs = sample(logits, uniforms, Sampling(), allowed)
+    expected = logits.masked_fill(~allowed, -torch.inf).double().log_softmax(-1)
+    chosen = expected.gather(1, tokens[:, None]).squeeze(1)
+    assert torch.allclose(logprobs.double(), chosen, atol=1e-5, rtol=1e-5)  # finite: no token of probability 0
+    beyond = expected.exp().cumsum(-1)
+    before = beyond - expected.exp()
+    within = torch.stack([table.gather(1, tokens[:, None]).squeeze(1) for table in (before, beyond)])
+    assert (uniforms > within[0] - 1e-5).all() and (uniforms < within[1] + 1e-5).all()
+
+
+@pytest.mark.usefixtures("in_blocks")
+@pytest.mark.parametrize("size", [128, 129, 400])
+def test_in_blocks_a_share_that_rounding_puts_past_a_block_still_gets_a_token_with_probability(size):
+    for last in (0, 1, size // 2, size - 1):  # the only token, or the last one beside 50 others
+        logits = torch.full((1, size), -torch.inf)
+        logits[0, last] = 0.0
+        many = torch.linspace(0, 1, 4096)
+        assert (sample(logits.expand(4096, -1), many, Sampling())[0] == last).all()
+        logits[0, : min(last, 50)] = torch.linspace(-3, 3, min(last, 50))
+        tokens, logprobs = sample(logits.expand(4096, -1), many, Sampling())
+        assert logprobs.isfinite().all() and tokens.max() == last
+
+
+@pytest.mark.usefixtures("in_blocks")
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+@pytest.mark.parametrize("place", [0, 70, 129])
+def test_in_blocks_too_logits_that_are_not_finite_give_no_token(wrong, place):
+    logits = torch.zeros(2, 130)
+    logits[1, place] = wrong
+    tokens, _ = sample(logits, torch.tensor([0.302, 0.302]), Sampling())
+    assert tokens[0] == 39 and tokens[1] == 130
+    assert sample(torch.full((1, 130), -torch.inf), torch.tensor([0.3]), Sampling())[0].tolist() == [130]
+
+
+def test_a_share_just_below_a_blocks_sum_stays_among_its_tokens_though_two_sums_round_differently():
+    weights = torch.rand(20_000, 128, generator=torch.Generator().manual_seed(0))
+    weights[:, 100:] = 0
+    tokens, chosen, _ = sampling_module._draw_in_blocks(weights, torch.full((20_000, 1), 1 - 2**-24))
+    assert tokens.max() == 99 and chosen.min() > 0
+
+
+def test_frequencies_over_a_large_table_are_its_probabilities():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(1, 1000, generator=generator)  # 1,000 is no multiple of a block
+    tokens = sample(logits.expand(50_000, -1), torch.rand(50_000, generator=generator), Sampling())[0]
+    expected = 50_000 * logits.double().softmax(-1)[0].numpy()
+    counts = np.bincount(tokens.numpy(), minlength=1000)
+    often = expected > 20
+    chi = ((counts - expected)[often] ** 2 / expected[often]).sum()
+    assert chi < often.sum() + 4 * np.sqrt(2 * often.sum())
 
 
 @pytest.mark.parametrize(

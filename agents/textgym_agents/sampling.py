@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 _BELOW_1 = 1 - 2**-22  # so that rounding never passes the last token with probability above 0
+_BLOCK = 128  # tokens
+_LARGE = 2**19  # logits that are drawn from in blocks: more operations, which at 32 x 4,096 cost more than they save
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,34 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor
     if sampling.truncates:
         logits = truncate(logits, sampling.top_k, sampling.top_p)
     weights = (logits - logits.amax(-1, keepdim=True)).exp_()
+    draw = _draw_in_blocks if weights.numel() >= _LARGE else _draw
+    tokens, chosen, total = draw(weights, uniforms[:, None] * _BELOW_1)
+    return tokens.squeeze(1), (chosen / total).log().squeeze(1)
+
+
+def _draw(weights: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the tokens at ``shares`` (n, 1) of the weights (n, V) before them. Returns tokens, their weights, totals (n, 1)."""
     cdf = weights.cumsum(-1)
     total = cdf[:, -1:]
-    tokens = torch.searchsorted(cdf, uniforms[:, None] * _BELOW_1 * total, right=True)
-    chosen = weights.gather(1, tokens.clamp(max=weights.shape[1] - 1))
-    return tokens.squeeze(1), (chosen / total).log().squeeze(1)
+    tokens = torch.searchsorted(cdf, shares * total, right=True)
+    return tokens, weights.gather(1, tokens.clamp(max=weights.shape[1] - 1)), total
+
+
+def _draw_in_blocks(weights: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Do the same: first the block of tokens, then the token in it. A running sum waits for each addend, a block's does not."""
+    size, whole = weights.shape[1], weights.shape[1] // _BLOCK * _BLOCK
+    sums = weights[:, :whole].unflatten(1, (-1, _BLOCK)).sum(-1)
+    if whole < size:
+        sums = torch.cat([sums, weights[:, whole:].sum(-1, keepdim=True)], 1)
+    ends = sums.cumsum(-1)
+    total = ends[:, -1:]
+    target = shares * total
+    block = torch.searchsorted(ends, target, right=True).clamp_(max=ends.shape[1] - 1)
+    # Beyond the last token it comes again: as good a choice, where rounding goes past a block's end.
+    places = (block * _BLOCK + torch.arange(_BLOCK, device=weights.device)).clamp_(max=size - 1)
+    inside = weights.gather(1, places)
+    cdf = inside.cumsum(-1)
+    last = cdf[:, -1:]  # above 0; a block's sum in another order may be more
+    rest = torch.minimum(target - pad(ends, (1, 0)).gather(1, block), last.nextafter(torch.zeros_like(last)))
+    at = torch.searchsorted(cdf, rest, right=True).clamp_(max=_BLOCK - 1)
+    return torch.where(total.isnan(), size, places.gather(1, at)), inside.gather(1, at), total
