@@ -11,6 +11,7 @@ import textgym
 from textgym import MaskTable, Prompt, PromptTask, Task, TextTokenizer, symbol_tokenizer
 from textgym.action_masks import ActionMasks
 from textgym.checks import CheckError, check_task
+from textgym.texts import Texts
 from textgym.torch_store import DeviceMasks, TorchStore
 
 LETTERS = symbol_tokenizer([*"abc"])  # <s> 0, </s> 1, a 2, b 3, c 4
@@ -98,6 +99,7 @@ def test_a_forbidden_token_is_named_with_what_is_allowed_and_nothing_is_written(
     if output == "store on a device":
         envs._store = TorchStore(envs.rules, 2, "cpu")
         envs.mask_numbers = envs._store.mask_numbers
+        envs._texts = Texts(envs.rules, envs._store, 2, 1)
     before, _ = envs.reset(seed=0, options={"prompt": "c"})
     with pytest.raises(ValueError, match=r"action 2 'a' of slot 1 .* Rising; allowed are 1 '</s>', 4 'c'; .*action_masks\(\)"):
         envs.step(np.array([C, A]))

@@ -69,6 +69,7 @@ def test_files_of_the_environment_import_only_what_comes_before_them():
             "env",
             "pool",
             "late",
+            "texts",
             "vector",
             "wrappers",
             "vector_wrappers",

@@ -82,6 +82,10 @@ class Rules:
         self._asks_task = getattr(self.task.ended, "__func__", None) is not Task.ended
         if self._asks_task:
             self.stop_table = np.ones(self.vocab_size, dtype=np.bool_)
+        looked_at = () if self.stop_table is None else self.stop_table.nonzero()[0].tolist()
+        answered = {self.eos_token_id} if self.has_turns else set()
+        self.pausing_tokens = None if self._asks_task else frozenset(looked_at) - {self.eos_token_id} | answered
+        """Tokens after which a text is looked at, or answered. After others it goes on, or ends with end-of-text. None: any."""
         self.masks = ActionMasks.of(self.task, self.tokenizer, Task.mask_numbers)
         """Which tokens are allowed; None where the task allows all of them."""
 

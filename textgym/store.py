@@ -88,6 +88,10 @@ class NumpyStore:
         look[slots] = self.rules.stop_table[taken]
         return codes, look
 
+    def tokens_left(self) -> npt.NDArray[np.int64]:
+        """Give how many tokens reach the limit of each text, or of its turn, int64 (N,)."""
+        return self.limits.left(self.lengths)
+
     def response(self, slot: int) -> npt.NDArray[np.int64]:
         """Copy the response of one slot so far, int64 (t,)."""
         return self.tokens[slot, self.starts[slot] : self.lengths[slot]].copy()

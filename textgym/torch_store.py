@@ -86,6 +86,10 @@ class TorchStore:
         codes[(flags & EOS) > 0] = EOS
         return codes, None if self._stop_table is None else (flags & _LOOK) > 0
 
+    def tokens_left(self) -> npt.NDArray[np.int64]:
+        """Give how many tokens reach the limit of each text, or of its turn, int64 (N,), on the host."""
+        return self.limits.left(self.lengths)
+
     def response(self, slot: int) -> npt.NDArray[np.int64]:
         """Copy the response of one slot so far to the host, int64 (t,)."""
         return self.tokens[slot, self.starts[slot] : self.lengths[slot]].cpu().numpy().copy()

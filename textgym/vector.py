@@ -15,15 +15,15 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from textgym.action_masks import ALL, ActionMasks
-from textgym.episode import Episode, Prompt, Release
+from textgym.action_masks import ALL
+from textgym.episode import Episode, Release
 from textgym.late import LateReleases
 from textgym.output import make_store
 from textgym.pool import Job
 from textgym.render import RENDER_FPS, Renderer
-from textgym.rules import EOS, RUNNING, TURN_ENDS, Rules, check_options, episode_return
-from textgym.seeds import SlotGenerators
+from textgym.rules import RUNNING, Rules, check_options, episode_return
 from textgym.step_infos import infos_as
+from textgym.texts import Texts
 
 
 class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
@@ -119,12 +119,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._store: Any = make_store(self.rules, num_envs, output, device)
         self.mask_numbers: npt.NDArray[np.int64] = self._store.mask_numbers
         """Which mask of ``rules.masks.table`` each slot has, int64 (N,), on the host: written to, so copy it to keep it."""
-        self._generators = SlotGenerators(num_envs, group_size)
-        self._prompts: list[Prompt | None] = [None] * num_envs
-        self._replies: list[list[tuple[int, int]]] = [[] for _ in range(num_envs)]  # ranges that the environment wrote
-        self._counts = np.zeros(num_envs, dtype=np.int64)  # episodes that each slot has started, less the running one
+        self._texts = Texts(self.rules, self._store, num_envs, group_size)
         self._broken = False
-        self._idle = np.ones(num_envs, dtype=np.bool_)  # slots in which no episode runs
         self._kept: list[tuple[Episode, Release]] | None = [] if keep_episodes else None
         late = {"kind": reward_worker_kind, "timeout": reward_timeout, "max_pending": max_pending, "on_error": on_reward_error}
         if reward_workers != 0:
@@ -148,14 +144,22 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return self._store.lengths.copy()
 
     @property
+    def tokens_left(self) -> npt.NDArray[np.int64]:
+        """Tokens that reach the limit of each running text, or of its turn: int64 (N,), on the host.
+
+        Before that a text ends, or is answered, only after ``rules.pausing_tokens`` and end-of-text.
+        """
+        return self._store.tokens_left()
+
+    @property
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """One generator per slot, as SyncVectorEnv has it."""
-        return tuple(self._generators[slot] for slot in range(self.num_envs))
+        return tuple(self._texts.generators[slot] for slot in range(self.num_envs))
 
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """One seed per slot, -1 where a slot was never seeded."""
-        return tuple(self._generators.seeds)
+        return tuple(self._texts.generators.seeds)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -170,13 +174,13 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             Observations of all slots and an empty info.
         """
         options = check_options(options, ("prompt", "reset_mask"))
-        mask = self._reset_mask(options.pop("reset_mask", None))
+        mask = self._texts.masked(options.pop("reset_mask", None))
         slots = np.flatnonzero(mask)
-        self._generators.seed(slots.tolist(), seed)
+        self._texts.generators.seed(slots.tolist(), seed)
         self._start(slots, options)
         self._broken = self._broken and not mask.all()
         if self.rules.masks is not None:
-            self._ask_masks(self.rules.masks, slots)
+            self._ask_masks(slots)
         return self._store.observation(), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -193,8 +197,53 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             ValueError: an action is no token, or one that the slot's action mask leaves out; names the slot.
             gymnasium.error.ResetNeeded: no slot was ever reset.
         """
-        slots = (~self._idle).nonzero()[0]  # those that act
-        if self._broken or (len(slots) == 0 and all(prompt is None for prompt in self._prompts)):
+        slots = self._acting()
+        # 1) append
+        codes = self._write(actions, slots)
+        # 2) NEXT_STEP: slots that ended in the step before start anew instead of acting
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._texts.idle.any():
+            self._start(np.flatnonzero(self._texts.idle), {})
+        return self._settle(codes)
+
+    def step_many(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Take k steps at once, for a driver that knows the actions beforehand: what k calls of ``step`` do.
+
+        An episode that ends takes no action of later rows, so that every slot ends at most once, and everything is laid out as
+        one step's. Under DISABLED only: nothing starts in between.
+
+        Args:
+            actions: token ids (k, N), k at least 1.
+
+        Returns:
+            Observations after the last step, and the other four as ``step`` does, of all episodes that ended.
+
+        Raises:
+            ValueError: as ``step`` (where a later row is refused those before it were taken, so that only a reset helps);
+                actions of another shape; another autoreset mode.
+            gymnasium.error.ResetNeeded: no slot is running any more when a row comes.
+        """
+        if self.autoreset_mode is not AutoresetMode.DISABLED:
+            raise ValueError(f"step_many starts no episodes, but autoreset_mode is {self.autoreset_mode.value}; use step")
+        actions = actions if hasattr(actions, "shape") else np.asarray(actions)
+        if len(actions.shape) != 2 or len(actions) == 0:
+            raise ValueError(f"actions have shape {tuple(actions.shape)}; give (k, {self.num_envs}), k at least 1")
+        slots = self._acting()
+        codes = np.zeros(self.num_envs, dtype=np.int8)
+        for i, row in enumerate(actions):
+            if len(slots) == 0:
+                raise gym.error.ResetNeeded(f"every episode had ended after {i} of {len(actions)} steps; give no more of them")
+            if i and self.rules.masks is not None:
+                self._ask_masks(slots)
+            written = self._write(row, slots)
+            if any(written.tolist()):  # quicker than numpy's any
+                codes |= written
+                slots = slots[written[slots] == RUNNING]
+        return self._settle(codes)
+
+    def _acting(self) -> npt.NDArray[np.int64]:
+        """Give the slots that act in this step; raises where there is none that could."""
+        slots = (~self._texts.idle).nonzero()[0]
+        if self._broken or (len(slots) == 0 and all(prompt is None for prompt in self._texts.prompts)):
             raise gym.error.ResetNeeded("no episode is running, or the last step raised an error; call reset() before step()")
         if self._late is not None:
             self._late.raise_failed()
@@ -203,25 +252,35 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 'every episode has ended; start others with reset(options={"reset_mask": ended}), ended being the slots that '
                 "were terminated or truncated since their last reset, or make the environment with another autoreset_mode"
             )
-        # 1) append
+        return slots
+
+    def _write(self, actions: Any, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+        """Append a token to the texts in ``slots``, with the replies that follow it. Returns codes (N,): what ended."""
         codes, look = self._store.append(actions, slots)
         self._broken = True  # until the step is through: what the task raises below leaves texts that nobody scored
-        if look is not None:
-            self._look(codes, look & (codes != EOS))
-        if self.rules.has_turns:
-            self._reply(codes)
-        # 2) NEXT_STEP: slots that ended in the step before start anew instead of acting
-        if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._idle.any():
-            self._start(np.flatnonzero(self._idle), {})
-        # 3) release what ended
+        self._texts.follow(codes, look)
+        return codes
+
+    def _ask_masks(self, slots: npt.NDArray[np.int64]) -> None:
+        broken, self._broken = self._broken, True  # what the task raises leaves slots without a mask
+        self._texts.ask_masks(slots)
+        self._broken = broken
+
+    def _start(self, slots: npt.NDArray[np.int64], options: dict[str, Any]) -> None:
+        self._texts.start(slots, options)
+        for slot in slots.tolist():
+            self._shown[slot] = None
+
+    def _settle(self, codes: npt.NDArray[np.int8]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Release what ended, and give what a step gives."""
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
         infos: dict[str, Any] = {}
         if len(ended := codes.nonzero()[0]):
             infos = self._finish(ended, codes, rewards, terminated, truncated)
-        if self.rules.masks is not None and not self._idle.all():
-            self._ask_masks(self.rules.masks, np.flatnonzero(~self._idle))
+        if self.rules.masks is not None and not self._texts.idle.all():
+            self._ask_masks(np.flatnonzero(~self._texts.idle))
         # 4) hand out what workers have rewarded meanwhile
         if self._late is not None:
             infos |= self._deliver(self._late)
@@ -245,14 +304,14 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         truncated: npt.NDArray[np.bool_],
     ) -> dict[str, Any]:
         """Score the episodes of the ``ended`` slots, fill their rewards and flags, and write the infos."""
-        self._idle[ended] = True
+        self._texts.idle[ended] = True
         self._store.mask_numbers[ended] = ALL
         slots = ended.tolist()
-        episodes = [self._episode(slot, int(codes[slot])) for slot in slots]
+        episodes = [self._texts.episode(slot, int(codes[slot])) for slot in slots]
         pairs = list(zip(slots, episodes, strict=True))
         # Slot by slot: few end in one step, and between two passes of a model each of numpy's functions is slow at first.
         for slot, episode in pairs:
-            self._counts[slot] += 1
+            self._texts.counts[slot] += 1
             cut = self.rules.truncates(episode)
             truncated[slot], terminated[slot] = cut, not cut
         if self._late is None:
@@ -274,8 +333,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """Keep released episodes to show them, and for who takes them, where that was asked for."""
         if self.render_mode is not None:
             for episode, release in released:
-                last = int(self._counts[release.slot]) - 1  # a release that comes late may be of an earlier episode
-                if self._idle[release.slot] and release.episode_id == self._episode_id(release.slot, last):
+                last = int(self._texts.counts[release.slot]) - 1  # a release that comes late may be of an earlier episode
+                if self._texts.idle[release.slot] and release.episode_id == self._texts.episode_id(release.slot, last):
                     self._shown[release.slot] = (episode, release)
         if self._kept is not None:
             self._kept += released
@@ -295,9 +354,9 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if self.render_mode is None:
             gym.logger.warn("render() draws nothing without a render_mode; give one to make_vec, e.g. render_mode='ansi'")
             return None
-        if any(prompt is None for prompt in self._prompts):
+        if any(prompt is None for prompt in self._texts.prompts):
             raise gym.error.ResetNeeded("there is no text to draw in some slot; call reset() before render()")
-        shown = [self._shown[slot] or (self._episode(slot, RUNNING), None) for slot in range(self.num_envs)]
+        shown = [self._shown[slot] or (self._texts.episode(slot, RUNNING), None) for slot in range(self.num_envs)]
         return tuple(self._renderer.draw(episode, release) for episode, release in shown)
 
     def action_masks(self) -> Any:
@@ -336,63 +395,3 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """Stop the reward workers; warns where releases are still due (``drain`` first)."""
         if self._late is not None:
             self._late.close()
-
-    def _episode(self, slot: int, code: int) -> Episode:
-        prompt = self._prompts[slot]
-        assert prompt is not None
-        episode_id = self._episode_id(slot, int(self._counts[slot]))
-        return self.rules.episode(prompt, self._store.response(slot), code, episode_id, self._replies[slot])
-
-    def _episode_id(self, slot: Any, count: Any) -> Any:
-        return slot + self.num_envs * count
-
-    def _look(self, codes: npt.NDArray[np.int8], look: npt.NDArray[np.bool_]) -> None:
-        """Read the texts whose last token may have completed a stop string, and set their codes."""
-        for slot in np.flatnonzero(look):
-            prompt = self._prompts[slot]
-            assert prompt is not None
-            code = self.rules.ending(prompt, self._store.response(int(slot)), self._replies[slot])
-            if code != RUNNING:
-                codes[slot] = code
-
-    def _reply(self, codes: npt.NDArray[np.int8]) -> None:
-        """Let the task answer the turns that ended, and set the codes to what that makes of their episodes."""
-        for slot in np.flatnonzero(np.isin(codes, TURN_ENDS)).tolist():
-            episode = self._episode(slot, int(codes[slot]))
-            codes[slot], ids = self.rules.after(episode, int(codes[slot]))
-            if codes[slot] == RUNNING:
-                self._replies[slot].append((len(episode.ids), len(episode.ids) + len(ids)))
-                self._store.insert(slot, ids)
-
-    def _ask_masks(self, masks: ActionMasks, slots: npt.NDArray[np.int64]) -> None:
-        broken, self._broken = self._broken, True  # what the task raises leaves slots without a mask
-        responses = self._store.responses(slots) if masks.need_texts else []
-        prompts, ids = [self._prompts[slot] for slot in slots], self._episode_id(slots, self._counts[slots])
-        self._store.mask_numbers[slots] = masks.numbers(prompts, responses, ids)
-        self._broken = broken
-
-    def _start(self, slots: npt.NDArray[np.int64], options: dict[str, Any]) -> None:
-        # A running episode is given up; its number is not used again.
-        counts = self._counts[slots] + ~self._idle[slots]
-        groups = slots // self.group_size + (self.num_envs // self.group_size) * counts
-        # All prompts are drawn before any text is touched: a prompt that does not fit leaves the others as they are.
-        drawn = zip(slots.tolist(), groups.tolist(), strict=True)
-        prompts = [self.rules.prompt(self._generators[slot], options, group) for slot, group in drawn]
-        self._store.start(slots, [np.asarray(prompt.ids) for prompt in prompts])
-        for slot, prompt in zip(slots.tolist(), prompts, strict=True):
-            self._prompts[slot] = prompt
-            self._replies[slot] = []
-            self._shown[slot] = None
-        self._counts[slots] = counts
-        self._idle[slots] = False
-
-    def _reset_mask(self, mask: Any) -> npt.NDArray[np.bool_]:
-        if mask is None:
-            return np.ones(self.num_envs, dtype=np.bool_)
-        array = np.asarray(mask.cpu() if hasattr(mask, "cpu") else mask)
-        if array.shape != (self.num_envs,) or array.dtype != np.bool_ or not array.any():
-            raise ValueError(
-                f"options['reset_mask'] has shape {array.shape}, dtype {array.dtype} and {int(np.sum(array))} True; give "
-                f"bool ({self.num_envs},) with at least one True"
-            )
-        return array

@@ -35,7 +35,15 @@ class TransformTokenRewards(gym.vector.VectorWrapper):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step, and rewrite what is released; raises what ``rewrite`` does."""
-        obs, rewards, terminated, truncated, infos = self.env.step(actions)
+        return self._rewritten(*self.env.step(actions))
+
+    def step_many(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Take several steps, and rewrite what is released; see ``TextGenVectorEnv.step_many`` and ``step``."""
+        return self._rewritten(*self.env.step_many(actions))  # type: ignore[attr-defined]
+
+    def _rewritten(
+        self, obs: Any, rewards: Any, terminated: Any, truncated: Any, infos: dict[str, Any]
+    ) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         before = releases(infos)
         if not before and not self._kept:
             return obs, rewards, terminated, truncated, infos
@@ -120,7 +128,15 @@ class RecordEpisodeStatistics(gym.vector.VectorWrapper):
         Raises:
             ValueError: the infos have statistics already; another wrapper writes them.
         """
-        obs, rewards, terminated, truncated, infos = self.env.step(actions)
+        return self._recorded(*self.env.step(actions))
+
+    def step_many(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Take several steps, and write statistics of what was released; see ``TextGenVectorEnv.step_many`` and ``step``."""
+        return self._recorded(*self.env.step_many(actions))  # type: ignore[attr-defined]
+
+    def _recorded(
+        self, obs: Any, rewards: Any, terminated: Any, truncated: Any, infos: dict[str, Any]
+    ) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         now = time.perf_counter()
         if self._next_step:
             self._begun[self._restart] = now
@@ -164,6 +180,15 @@ class RecordEpisodeStatistics(gym.vector.VectorWrapper):
         for item in released:
             self._record([item], None, late=True)
         return released
+
+
+def takes_many(env: Any) -> bool:
+    """Whether an environment has ``step_many``, and so has every wrapper around it that has a say in its steps."""
+    while isinstance(env, gym.vector.VectorWrapper):
+        if type(env).step is not gym.vector.VectorWrapper.step and "step_many" not in dir(type(env)):
+            return False
+        env = env.env
+    return hasattr(env, "step_many")
 
 
 def drain(env: Any) -> list[Release]:
