@@ -81,3 +81,15 @@ def test_cuda_graphs_give_the_same_tokens_as_plain_passes(letters):
                 tokens = decoder.one_each(tokens, 0 * rows + length, np.full(8, length + 1), rows, uniforms).tokens
         results.append(tokens.tolist())
     assert results[0] == results[1]
+
+
+def test_what_a_hook_keeps_of_the_heads_output_is_not_written_over(letters):
+    model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
+    decoder, kept = Decoder(model, 4, Sampling()), []
+    states, uniforms = torch.randn(4, model.policy_size, generator=torch.Generator().manual_seed(0)), torch.full((4,), 0.5)
+    with torch.no_grad():
+        expected = decoder.sample(states, uniforms)
+        model.lm.lm_head.register_forward_hook(lambda module, args, output: kept.append(output))
+        given_ = decoder.sample(states, uniforms)
+        assert torch.equal(kept[0][:, : model.vocab_size], model.logits(states))
+    assert all(torch.equal(one, other) for one, other in zip(expected, given_, strict=True))

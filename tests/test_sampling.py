@@ -142,3 +142,13 @@ def test_only_top_k_and_top_p_truncate():
     assert not Sampling(0.5).truncates
     assert Sampling(top_k=5).truncates
     assert Sampling(top_p=0.9).truncates
+
+
+def test_logits_are_written_over_only_on_request():
+    generator = torch.Generator().manual_seed(0)
+    logits, uniforms = torch.randn(5, 40, generator=generator), torch.rand(5, generator=generator)
+    before = logits.clone()
+    expected = sample(logits, uniforms, Sampling())
+    assert torch.equal(logits, before)
+    given = sample(logits, uniforms, Sampling(), overwrite=True)
+    assert all(torch.equal(one, other) for one, other in zip(expected, given, strict=True))

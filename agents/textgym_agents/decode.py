@@ -25,11 +25,13 @@ from textgym_agents.blocks import (
     replayed_attention,
     split_rows,
 )
+from textgym_agents.head import is_plain
 from textgym_agents.masks import FULL, attention_masks
 from textgym_agents.model import ActorCritic
 from textgym_agents.recording import Recording
 from textgym_agents.sampling import Sampling, sample
 from textgym_agents.slots import SlotCache
+from textgym_agents.support import head_of
 from textgym_agents.threads import small_pass
 
 _ROWS, _COLUMNS = 8, 64  # static shapes: rows and columns are rounded up to multiples of these
@@ -199,7 +201,8 @@ class Decoder:
     def sample(self, states: Tensor, uniforms: Tensor, allowed: Tensor | None = None) -> Sampled:
         """Sample one token from each state (n, hidden), with a random number (n,) each, among ``allowed``, bool (n, V)."""
         with self._small(len(states)):
-            tokens, logprobs = sample(self.model.logits(states), uniforms, self.sampling, allowed)
+            plain = is_plain(head_of(self.model.lm))  # else a hook may hold what the head gave
+            tokens, logprobs = sample(self.model.logits(states), uniforms, self.sampling, allowed, overwrite=plain)
             # A value model of its own reads whole texts once they are there: beside every token it would cost a second pass.
             values = self.model.values(states) if self.model.value_lm is None else torch.zeros_like(logprobs)
             return Sampled(tokens, logprobs, values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-_CLASSES = 2 ** np.arange(5, 24)  # 32, 64, ...: the longest text of each class of lengths
+_SMALLEST = 5  # classes of lengths: texts of up to 2**5 tokens, of up to 2**6, ...
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -62,22 +62,31 @@ class SlotRows:
         """
         if self.settled(slots) is not None:
             return _NONE, _NONE
-        missing = self.row_of[slots] < 0
-        rows = (self.slot_of >= 0).nonzero()[0]
+        # Python's lists: so few numbers, and after a pass of the model each of numpy's functions is slow at first
+        slot_of, row_of, cached = self.slot_of.tolist(), self.row_of.tolist(), self.cached.tolist()
         self._gaps = 0
-        held = self.slot_of[rows]
-        every, row = np.concatenate([held, slots[missing]]), np.concatenate([rows, np.full(missing.sum(), -1)])
-        kind = np.searchsorted(_CLASSES, np.concatenate([self.cached[held], lengths[missing]]))
-        region = np.sort(kind)  # the class of length that belongs at each row
-        stays = (row >= 0) & (row < len(every))
-        stays[stays] = region[row[stays]] == kind[stays]
-        taken = np.zeros(len(every), dtype=np.bool_)
-        taken[row[stays]] = True
-        free = (~taken).nonzero()[0]
-        rest = (~stays).nonzero()[0]
-        rest = rest[np.argsort(kind[rest], kind="stable")]
-        moved = row[rest] >= 0
-        self.slot_of = np.append(self.slot_of[: len(every)], np.full(max(0, len(every) - len(self)), -1))
-        self.slot_of[free] = every[rest]
-        self.row_of[every[rest]] = free
-        return row[rest][moved], free[moved]
+        rows = [row for row, slot in enumerate(slot_of) if slot >= 0]
+        every = [slot_of[row] for row in rows]
+        kind = [_class(cached[slot]) for slot in every]
+        for slot, length in zip(slots.tolist(), lengths.tolist(), strict=True):
+            if row_of[slot] < 0:
+                rows.append(-1)
+                every.append(slot)
+                kind.append(_class(length))
+        region = sorted(kind)  # the class of length that belongs at each row
+        stays = [0 <= row < len(every) and region[row] == own for row, own in zip(rows, kind, strict=True)]
+        taken = {row for row, stay in zip(rows, stays, strict=True) if stay}
+        rest = sorted((i for i, stay in enumerate(stays) if not stay), key=kind.__getitem__)
+        free = [row for row in range(len(every)) if row not in taken]
+        slot_of = slot_of[: len(every)] + [-1] * (len(every) - len(slot_of))
+        for i, row in zip(rest, free, strict=True):
+            slot_of[row] = every[i]
+            self.row_of[every[i]] = row
+        self.slot_of = np.array(slot_of, dtype=np.int64)
+        moves = [(rows[i], row) for i, row in zip(rest, free, strict=True) if rows[i] >= 0]
+        source, target = np.array(moves, dtype=np.int64).reshape(-1, 2).T
+        return source, target
+
+
+def _class(length: int) -> int:
+    return max(0, (length - 1).bit_length() - _SMALLEST)

@@ -58,7 +58,9 @@ def truncate(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
     return logits
 
 
-def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def sample(
+    logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor | None = None, *, overwrite: bool = False
+) -> tuple[Tensor, Tensor]:
     """Sample by the inverse of the distribution function.
 
     Args:
@@ -66,6 +68,7 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor
         uniforms: float32 (n,), in [0, 1): one random number per row.
         sampling: the distribution.
         allowed: bool (n, V), the only tokens that there are, temperature, top-k and top-p included; None: all.
+        overwrite: ``logits`` may be written over.
 
     Returns:
         tokens int64 (n,) and logprobs float32 (n,), each under the distribution that it was sampled from. Logits that are not
@@ -77,7 +80,8 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling, allowed: Tensor
         logits = logits / sampling.temperature
     if sampling.truncates:
         logits = truncate(logits, sampling.top_k, sampling.top_p)
-    weights = (logits - logits.amax(-1, keepdim=True)).exp_()
+    most = logits.amax(-1, keepdim=True)
+    weights = (logits.sub_(most) if overwrite else logits - most).exp_()
     draw = _draw_in_blocks if weights.numel() >= _LARGE else _draw
     tokens, chosen, total = draw(weights, uniforms[:, None] * _BELOW_1)
     return tokens.squeeze(1), (chosen / total).log().squeeze(1)
