@@ -24,9 +24,10 @@ from textgym import Release, TextGenVectorEnv, releases
 from textgym.info import Ending, endings
 from textgym.pool import said
 from textgym.torch_store import DeviceMasks
-from textgym.vector_wrappers import drain
+from textgym.vector_wrappers import drain, takes_many
+from textgym_agents.ahead import Ahead
 from textgym_agents.guard import act
-from textgym_agents.policy import Step
+from textgym_agents.policy import Following, Step
 from textgym_agents.rollout import Policy, Rollout, lay_out
 from textgym_agents.tape import Ended, Tape
 
@@ -81,9 +82,12 @@ class Collector:
                 f"{type(self.native.rules.task).__name__} has action masks but {type(policy).__name__}.act does not ask for "
                 "them; give act a parameter 'allowed', bool (n, V), and sample among those tokens"
             )
+        told_ahead = "ahead" in parameters and masks is None and takes_many(envs)
+        self._pausing = self.native.rules.pausing_tokens if told_ahead else None
         device = torch.as_tensor(self.native.as_output(np.zeros(0))).device
         self._masks = None if masks is None else DeviceMasks(masks.table, device)
         self._live = np.zeros(envs.num_envs, dtype=np.bool_)
+        self._ends = np.zeros(envs.num_envs, dtype=np.int64)  # the tape's length after each slot's last token
         self._order = np.zeros(envs.num_envs, dtype=np.int64)  # which episode of all each slot plays
         self._born = np.zeros(envs.num_envs, dtype=np.int64)  # version that began each slot's episode
         self._started = 0
@@ -149,12 +153,16 @@ class Collector:
         first = self._started
         self._refill(self._free())
         while not self._is_complete(episodes):
-            if not self._step():
+            if not self._step(self._ahead(first, episodes)):
                 continue
-            free = self._free()[: self._may_start(first, episodes)]
-            # Refilling in groups: one prefill costs as much as several decode steps, so it waits for company.
-            if len(free) >= max(1, len(self._live) // 8) or (len(free) and len(self._slots) == 0):
-                self._refill(free)
+            wanted = self._wanted(first, episodes)
+            free = self._free()
+            if wanted and (len(free) >= wanted or len(self._slots) == 0):
+                self._refill(free[: self._may_start(first, episodes)])
+
+    def _wanted(self, first: int, episodes: int) -> int:
+        """Give how many free slots are refilled together; 0: none is. One prefill costs as much as several decode steps."""
+        return min(max(1, len(self._live) // 6), self._may_start(first, episodes))
 
     def _free(self) -> npt.NDArray[np.int64]:
         """Give the slots of groups in which no text is running: a group that does not start together is none ever after."""
@@ -193,13 +201,31 @@ class Collector:
         self._live[slots] = live
         self._slots = self._live.nonzero()[0]  # a third of what np.flatnonzero costs
 
-    def _step(self) -> bool:
+    def _ahead(self, first: int, episodes: int) -> Ahead | None:
+        """Say what is known of the steps to come: up to the one after which texts may be started, or the collection be done."""
+        if self._pausing is None:
+            return None
+        rules, texts = self.native.rules, len(self._live)
+        if wanted := self._wanted(first, episodes):
+            texts = wanted - (len(self._live) - len(self._slots))
+        if self.carry_over:
+            texts = min(texts, episodes - self._num_finished)
+        # What is cut off needs a value of its end, from the rows that hold it.
+        ends_at_limit = not rules.has_turns and rules.task.length_limit == "terminate"
+        left = self.native.tokens_left[self._slots]
+        return Ahead(left, ends_at_limit, self._pausing, rules.eos_token_id, max(1, texts))
+
+    def _step(self, ahead: Ahead | None = None) -> bool:
         """Write one token in every live slot, and keep what ended. Returns whether something did."""
         slots = self._slots
-        step = self._act(slots)
+        step = self._act(slots, ahead)
         numbers = None if self._masks is None else self.native.mask_numbers[slots]
         self._tape.write(slots, step, self.version, numbers)
-        self._obs, _, _, _, info = self.envs.step(self._actions_of(slots, step.tokens))
+        if step.following:
+            info = self._step_many([Following(slots, step.tokens, step.logprobs, step.values), *step.following])
+        else:
+            self._obs, _, _, _, info = self.envs.step(self._actions_of(slots, step.tokens))
+            self._ends.fill(len(self._tape))
         if not info:
             return False
         ended = endings(info)
@@ -208,26 +234,38 @@ class Collector:
         self._keep(releases(info))
         return bool(ended)
 
+    def _step_many(self, steps: Sequence[Following]) -> dict[str, Any]:
+        """Take the steps that the policy has sampled, the first of which is on the tape already."""
+        actions = np.zeros((len(steps), len(self._live)), dtype=np.int64)
+        for number, (row, step) in enumerate(zip(actions, steps, strict=True)):
+            row[step.slots] = step.tokens.cpu().numpy()
+            if number:
+                self._tape.write(step.slots, step, self.version)
+            self._ends[step.slots] = len(self._tape)
+        self._obs, _, _, _, info = self.envs.step_many(actions)  # type: ignore[attr-defined]
+        return info
+
     def _end(self, ended: Sequence[Ending]) -> None:
         """Keep the texts of episodes that ended, and where their figures are."""
-        slots, episode_ids, _, truncated = (np.array(column) for column in zip(*ended, strict=True))
+        slots, episode_ids = (np.array(column) for column in zip(*(each[:2] for each in ended), strict=True))
         values = np.zeros(len(slots), dtype=np.float32)
-        if truncated.any():
+        if any(each.truncated for each in ended):
+            truncated = np.array([each.truncated for each in ended])
             values[truncated] = self._act(slots[truncated]).values.detach().float().cpu().numpy()
-        end = np.full(len(slots), len(self._tape))
         prompt_lengths, ids = self.native.prompt_lengths[slots], torch.as_tensor(_rows(self._obs, slots))
-        self._finished.append(
-            Ended(self._order[slots], episode_ids, slots, self._tape.begun(slots), end, prompt_lengths, values, ids)
-        )
+        begun, end = self._tape.begun(slots), self._ends[slots]
+        self._finished.append(Ended(self._order[slots], episode_ids, slots, begun, end, prompt_lengths, values, ids))
         self._num_finished += len(slots)
         self.policy.reset_slots(slots)
         self._set_live(slots, False)
 
-    def _act(self, slots: npt.NDArray[np.int64]) -> Step:
+    def _act(self, slots: npt.NDArray[np.int64], ahead: Ahead | None = None) -> Step:
         obs = self._obs if len(slots) == len(self._live) else _rows(self._obs, slots)
         told: dict[str, Any] = {}
         if self._tells_lengths:
             told["lengths"] = self.native.text_lengths[slots]
+        if ahead is not None:
+            told["ahead"] = ahead
         if self._masks is not None:
             rows = self._masks.rows()
             told["allowed"] = rows[torch.from_numpy(self.native.mask_numbers[slots]).to(rows.device)]

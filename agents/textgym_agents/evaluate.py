@@ -27,6 +27,7 @@ def play(task: Task, policy: Policy, *, episodes: int, num_slots: int, seed: int
         output="torch",
         device=device,
         keep_episodes=True,
+        infos="objects",
     )
     envs.reset(seed=seed)
     collect(envs, policy, episodes)

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from textgym.info import endings
-from textgym_agents.policy import CausalLMPolicy, Step
+from textgym_agents.ahead import Ahead, Running
+from textgym_agents.policy import CausalLMPolicy, Following, Step
 
 
 class AgentError(ValueError):
@@ -64,7 +65,7 @@ def act(policy: Any, obs: Any, slots: Any, vocab_size: int, **told: Any) -> Step
         obs: int64 (n, context_length).
         slots: n of them.
         vocab_size: V.
-        told: what a policy that takes it is told, ``lengths`` and ``allowed``.
+        told: what a policy that takes it is told: ``lengths``, ``allowed``, ``ahead``.
 
     Raises:
         AgentError: the step is none; names the policy, what it gave, and what is allowed.
@@ -76,9 +77,53 @@ def act(policy: Any, obs: Any, slots: Any, vocab_size: int, **told: Any) -> Step
         if not isinstance(policy, CausalLMPolicy):
             error.add_note(f"raised by act of the policy {name_of(policy)}, for slots {_few(np.asarray(slots))}")
         raise
-    if not isinstance(policy, CausalLMPolicy):
-        check_step(step, len(slots), vocab_size, name_of(policy), obs.device if isinstance(obs, torch.Tensor) else None)
-    return step
+    if isinstance(policy, CausalLMPolicy):
+        return step
+    device = obs.device if isinstance(obs, torch.Tensor) else None
+    check_step(step, len(slots), vocab_size, name_of(policy), device)
+    if getattr(step, "following", ()):
+        check_following(step, np.asarray(slots), told.get("ahead"), vocab_size, name_of(policy), device)
+    following = tuple(Following(each.slots, *_copies(each)) for each in getattr(step, "following", ()))
+    return Step(*_copies(step), following)
+
+
+def _copies(step: Step | Following) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Copy what is kept: it may use its tensors again."""
+    return step.tokens, step.logprobs.detach().clone(), step.values.detach().clone()
+
+
+def check_following(
+    step: Step, slots: np.ndarray, ahead: Ahead | None, vocab_size: int, who: str, device: torch.device | None = None
+) -> None:
+    """Raise AgentError where the steps that follow ``step`` are not those that the environment would ask for.
+
+    Args:
+        step: a right step of ``slots``.
+        slots: int64 (n,).
+        ahead: what the policy was told; None: nothing.
+        vocab_size: V.
+        who: named in the error.
+        device: as for ``check_step``.
+    """
+    said = f"act of the policy {who} gave"
+    if ahead is None:
+        raise AgentError(f"{said} {len(step.following)} following steps but was not told ahead; allowed are none then")
+    running, before = Running(ahead), step.tokens
+    for number, each in enumerate(step.following, 1):
+        stay = running.after(before.tolist())
+        if stay is None:
+            raise AgentError(
+                f"{said} {len(step.following)} following steps, but of step {number} only the environment knows what it is; "
+                "allowed are steps up to a token of ahead.pausing, the end of ahead.texts texts, or a limit that pauses"
+            )
+        slots = slots[list(stay)]
+        if not np.array_equal(each.slots, slots):
+            raise AgentError(
+                f"{said} a following step {number} of slots {_few(np.asarray(each.slots))}; allowed is one of the slots whose "
+                f"texts go on, in their order: {_few(slots)}"
+            )
+        check_step(each, len(slots), vocab_size, who, device)
+        before = each.tokens
 
 
 def check_step(step: Any, n: int, vocab_size: int, who: str, device: torch.device | None = None) -> None:
@@ -158,7 +203,13 @@ class Metered(gym.vector.VectorWrapper):
         Raises:
             AgentError: too many episodes have ended.
         """
-        out = self.env.step(actions)
+        return self._counted(self.env.step(actions))
+
+    def step_many(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Take several steps, and count; see ``TextGenVectorEnv.step_many`` and ``step``."""
+        return self._counted(self.env.step_many(actions))  # type: ignore[attr-defined]
+
+    def _counted(self, out: tuple[Any, Any, Any, Any, dict[str, Any]]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         self.ended += len(endings(out[4]))
         if self.ended > 2 * self.budget + self.num_envs:
             raise AgentError(

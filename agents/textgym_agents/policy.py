@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from textgym_agents.ahead import MOST, Ahead, Running
 from textgym_agents.decode import Decoder, Sampled, groups_by_length
 from textgym_agents.head import Allowed
 from textgym_agents.model import ActorCritic
+from textgym_agents.plan import Plan
 from textgym_agents.prefix import LEAST_SAVED, Sharing, share
 from textgym_agents.rows import SlotRows
 from textgym_agents.sampling import Sampling
@@ -34,6 +37,21 @@ class Step:
     values: Tensor
     """float32 (n,), V of the state before the token; zeros from a policy without a critic, or whose critic reads whole
     texts afterwards (a value model of its own)."""
+    following: Sequence[Following] = ()
+    """Where the policy was told ``ahead``: the steps after this one, which the driver takes without asking."""
+
+
+class Following(NamedTuple):
+    """A step that was not asked for."""
+
+    slots: npt.NDArray[np.int64]
+    """int64 (m,), those of the step before it whose texts go on, in the same order."""
+    tokens: Tensor
+    """int64 (m,), as in ``Step``."""
+    logprobs: Tensor
+    """float32 (m,)."""
+    values: Tensor
+    """float32 (m,)."""
 
 
 class _Texts(NamedTuple):
@@ -110,6 +128,7 @@ class CausalLMPolicy:
         slots: Sequence[int] | np.ndarray,
         lengths: npt.NDArray[np.int64] | None = None,
         allowed: Tensor | None = None,
+        ahead: Ahead | None = None,
     ) -> Step:
         """Sample the next token of each of ``slots``.
 
@@ -118,6 +137,8 @@ class CausalLMPolicy:
             slots: which slots, n of them.
             lengths: int64 (n,), tokens of each text, for who knows them: reading them off ``obs`` waits for the device.
             allowed: bool (n, V), the tokens that the task allows, at least one per text; None: all.
+            ahead: what is known of the steps to come; where it can the policy then samples some of them too, by the random
+                numbers and passes that it would have used when asked for them: ``Step.following``.
 
         Raises:
             ValueError: a text has not grown since its slot last acted, and ``reset_slots`` was not called; it is longer than
@@ -158,12 +179,61 @@ class CausalLMPolicy:
         else:
             sampled = self._decode(texts)
         self._rows.cached[slots] = lengths
-        # On CUDA the environment looks, with the step's one transfer; it refuses the token V.
-        if self._on_host and max(sampled.tokens.tolist()) >= self.model.vocab_size:
+        if self._on_host:  # on CUDA the environment looks, with the step's one transfer; it refuses the token V
+            written = self._written(slots, sampled)
+            if ahead is not None and allowed is None:
+                return Step(*sampled, self._run_ahead(slots, lengths, written, ahead))
+        return Step(*sampled)
+
+    def _written(self, slots: npt.NDArray[np.int64], sampled: Sampled) -> list[int]:
+        """Give what the next token of each of ``slots`` shall be, and raise where there is none."""
+        tokens = sampled.tokens.tolist()
+        if max(tokens) >= self.model.vocab_size:
             self._decoder.cache.clear()  # a masked NaN is a NaN still
             self._rows = SlotRows(self.num_slots)  # and nothing is cached any more
             raise FloatingPointError("the model's logits are not finite, so no token can be sampled; its weights may be NaN")
-        return Step(*sampled)
+        return tokens
+
+    def _run_ahead(
+        self,
+        slots: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        written: list[int],
+        ahead: Ahead,
+    ) -> list[Following]:
+        """Sample the steps after the one that has ``written``, while it is known which: the passes that ``act`` would run."""
+        following: list[Following] = []
+        running, plan = Running(ahead), None
+        table = lengths + np.arange(MOST + 1)[:, None]  # of all steps at once: the first sum after a pass costs 30 us
+        for taken in range(1, min(MOST, self.model.context_length - int(lengths.max())) + 1):
+            stay = running.after(written)
+            if stay is None:
+                break
+            if running.gone:
+                self._rows.free(slots[running.gone])  # as the driver will
+                slots, lengths, table = slots[stay], lengths[stay], table[:, stay]
+                written = [written[i] for i in stay]
+                if plan is not None:
+                    plan.leave(running.gone, stay)
+            if plan is None or running.gone:
+                rows = self._rows.settled(slots)
+                if rows is None:
+                    rows, plan = self._take_rows(slots, lengths + 1), None
+                if len(slots) <= len(self._rows) // 2:  # few are run by themselves
+                    break
+                plan = plan or self._plan(rows)
+            before, lengths = lengths, table[taken]
+            plan.put(written, before, lengths)
+            self._rows.cached[slots] = lengths
+            try:
+                uniforms = torch.rand(len(slots), generator=self.generator)
+                sampled = self._decoder.one_each(*plan.tensors, plan.lengths, plan.at, uniforms)
+            except BaseException:
+                self._rows.free(slots)  # they do not hold what was just said
+                raise
+            written = self._written(slots, sampled)
+            following.append(Following(slots, *sampled))
+        return following
 
     def _pass_by_pass(self, texts: _Texts, several: npt.NDArray[np.bool_]) -> Sampled:
         """Sample the next token of each text, where some of them need ``several`` tokens run."""
@@ -174,7 +244,8 @@ class CausalLMPolicy:
         parts = []
         if self._decoder.mixes and sharing is None and len(fresh) and len(rest):
             # 1) new prompts, in one pass with those that need one token each
-            parts.append((np.sort(np.concatenate([fresh, rest])), self._mix(texts, fresh, rest)))
+            both = np.arange(len(new)) if len(grown) == 0 else np.sort(np.concatenate([fresh, rest]))
+            parts.append((both, self._mix(texts, fresh, rest, both)))
         else:
             if len(fresh):
                 parts.append((fresh, self._enter(texts, fresh, sharing)))
@@ -197,30 +268,31 @@ class CausalLMPolicy:
         source, target = self._rows.take(slots, lengths)
         if len(source):
             try:
-                self._copy(source, target, int(self._rows.cached[self._rows.slot_of[target]].max()))
+                self._copy(source, target, max(self._rows.cached[self._rows.slot_of[target]].tolist()))
             except Exception:
                 self._rows = SlotRows(self.num_slots)  # rows were given that hold nothing: everything is run anew
                 raise
         return self._rows.row_of[slots]
 
-    def _plan(
+    def _plan(self, rows: npt.NDArray[np.int64]) -> Plan:
+        return Plan(rows, self._decoder.rows_for(len(self._rows)), self._decoder.spare)
+
+    def _plan_last(
         self, texts: _Texts, at: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
     ) -> tuple[Tensor, Tensor, npt.NDArray[np.int64]]:
-        """Plan a pass of one token for each of the texts ``at``, which have these ``rows``, over all rows in use.
+        """Plan a pass over the last token of each of the texts ``at``, which have these ``rows``.
 
         Returns:
-            For each row: its token, the column that this goes to, and the tokens it then has. Rows that sit out run token 0.
+            For each row: its token, the column that this goes to, and the tokens it then has.
         """
-        count, last = self._decoder.rows_for(len(self._rows)), texts.lengths[at] - 1
-        held, ids, columns = np.zeros((3, count), dtype=np.int64)
-        held[rows] = last + 1
-        columns.fill(self._decoder.spare)
-        columns[rows] = last
+        plan, last = self._plan(rows), texts.lengths[at] - 1
         if self._on_host:  # numpy's indexing costs a third of torch's on so few numbers
-            ids[rows] = texts.tokens.numpy()[at, last]
-            return torch.from_numpy(ids), torch.from_numpy(columns), held
+            plan.put(texts.tokens.numpy()[at, last], last, last + 1)
+            return *plan.tensors, plan.lengths
+        plan.put(0, last, last + 1)
         text, token, row = self._upload(np.stack([at, last, rows]))
-        return self._upload(ids).index_put((row,), texts.tokens[text, token]), self._upload(columns), held
+        ids, columns = map(self._upload, (plan.ids, plan.columns))
+        return ids.index_put((row,), texts.tokens[text, token]), columns, plan.lengths
 
     def _decode(self, texts: _Texts, at: npt.NDArray[np.int64] | None = None) -> Sampled:
         """Run the last token of the texts ``at`` (None: of all), and sample."""
@@ -229,19 +301,20 @@ class CausalLMPolicy:
             at = np.arange(len(rows))
         else:
             rows, draws = texts.rows[at], self._draws(texts, at)
-        ids, columns, held = self._plan(texts, at, rows)
+        ids, columns, held = self._plan_last(texts, at, rows)
         return self._decoder.one_each(ids, columns, held, self._upload(rows), *draws)
 
-    def _mix(self, texts: _Texts, fresh: npt.NDArray[np.int64], rest: npt.NDArray[np.int64]) -> Sampled:
-        """Run the new texts ``fresh`` and the last token of the texts ``rest`` in one pass, and sample in the texts' order."""
-        ids, columns, held = self._plan(texts, rest, texts.rows[rest])
+    def _mix(
+        self, texts: _Texts, fresh: npt.NDArray[np.int64], rest: npt.NDArray[np.int64], both: npt.NDArray[np.int64]
+    ) -> Sampled:
+        """Run the new texts ``fresh`` and the last token of the texts ``rest`` in one pass; sample in the order of ``both``."""
+        ids, columns, held = self._plan_last(texts, rest, texts.rows[rest])
         counts, new = texts.lengths[fresh], texts.tokens.numpy()[fresh]  # only passes on the host are mixed
         rows = torch.from_numpy(np.repeat(texts.rows[fresh], counts))
         hidden = self._decoder.mixed(ids, columns, held, torch.from_numpy(new[new >= 0]), rows, counts.tolist())
-        place = np.zeros(len(texts.lengths), dtype=np.int64)
-        place[rest], place[fresh] = texts.rows[rest], len(ids) + np.cumsum(counts) - 1
-        at = np.sort(np.concatenate([fresh, rest]))
-        return self._decoder.sample(hidden[self._upload(place[at])], *self._draws(texts, at))
+        place = texts.rows.copy()
+        place[fresh] = list(accumulate(counts.tolist(), initial=len(ids) - 1))[1:]
+        return self._decoder.sample(hidden[self._upload(place[both])], *self._draws(texts, both))
 
     def _catch_up(self, texts: _Texts, at: npt.NDArray[np.int64]) -> Sampled:
         """Run the tokens that the cache lacks of the texts ``at``, and sample."""
@@ -250,7 +323,7 @@ class CausalLMPolicy:
 
     def _share(self, texts: _Texts, fresh: npt.NDArray[np.int64]) -> Sharing | None:
         """Find what the new texts ``fresh`` share with each other and with texts that the cache holds."""
-        if texts.lengths[fresh].sum() < LEAST_SAVED:
+        if sum(texts.lengths[fresh].tolist()) < LEAST_SAVED:
             return None
         tokens, held = texts.tokens.cpu().numpy(), np.flatnonzero(texts.cached)  # once per refill, not per token
         return share(tokens[fresh], texts.lengths[fresh], tokens[held], texts.cached[held])

@@ -29,6 +29,7 @@ class Policy(Protocol):
 
         A policy whose ``act`` has a parameter ``lengths`` is told the texts' lengths, int64 (n,) on the host; one that has
         ``allowed``, the tokens that a task with action masks allows, bool (n, V). A task with masks needs a policy that asks.
+        One that has ``ahead`` is told up to where the steps to come are known, and may sample them too: ``Step.following``.
         """
         ...
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from textgym_agents.policy import Step
+from textgym_agents.policy import Following, Step
 
 
 class Ended(NamedTuple):
@@ -61,13 +61,14 @@ class Tape:
     def __init__(self, num_envs: int, device: torch.device) -> None:
         self.device = device
         self._begun = np.zeros(num_envs, dtype=np.int64)
-        self._figures: list[Tensor] = []  # log-probs and values, (2, n) of each step: one copy, and nothing else per step
+        self._logprobs: list[Tensor] = []
+        self._values: list[Tensor] = []
         self._slots: list[npt.NDArray[np.int64]] = []
         self._versions: list[int] = []
         self._mask_numbers: list[npt.NDArray[np.int64]] = []
 
     def __len__(self) -> int:
-        return len(self._figures)
+        return len(self._slots)
 
     def begin(self, slots: npt.NDArray[np.int64]) -> None:
         """Note that new episodes begin in ``slots``."""
@@ -78,13 +79,18 @@ class Tape:
         return self._begun[slots]
 
     def write(
-        self, slots: npt.NDArray[np.int64], step: Step, version: int, mask_numbers: npt.NDArray[np.int64] | None = None
+        self,
+        slots: npt.NDArray[np.int64],
+        step: Step | Following,
+        version: int,
+        mask_numbers: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Note what version ``version`` of the policy sampled in all ``slots`` (n,) with a running episode.
 
-        ``slots`` and ``mask_numbers`` (n,) are kept, and must not change any more.
+        ``slots``, ``mask_numbers`` (n,) and the step's tensors are kept, and must not change any more.
         """
-        self._figures.append(torch.stack((step.logprobs.detach(), step.values.detach())))
+        self._logprobs.append(step.logprobs)
+        self._values.append(step.values)
         self._slots.append(slots)
         self._versions.append(version)
         if mask_numbers is not None:
@@ -98,14 +104,17 @@ class Tape:
         counts = ended.end - ended.begin
         rows = np.arange(counts.sum()) + np.repeat(ended.end - np.cumsum(counts), counts)
         at = place[rows, np.repeat(ended.slot, counts)]
-        logprobs, values = torch.cat(self._figures, 1).to(self.device, torch.float32)[:, self._upload(at)]
+        logprobs, values = (
+            torch.cat(figures).detach().to(self.device, torch.float32)[self._upload(at)]
+            for figures in (self._logprobs, self._values)
+        )
         numbers = np.concatenate(self._mask_numbers)[at] if self._mask_numbers else np.zeros_like(at)
         return Figures(logprobs, values, self._upload(np.array(self._versions)[rows]), self._upload(numbers))
 
     def forget(self, running: npt.NDArray[np.int64]) -> None:
         """Drop the rows before the first token of the episodes that are running in these slots; all, where none is."""
         first = int(self._begun[running].min()) if len(running) else len(self)
-        for table in (self._figures, self._slots, self._versions, self._mask_numbers):
+        for table in (self._logprobs, self._values, self._slots, self._versions, self._mask_numbers):
             del table[:first]
         self._begun -= first
 

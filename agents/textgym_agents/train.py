@@ -196,6 +196,7 @@ def build_envs(config: TrainConfig, task: Task, device: str, group_size: int = 1
         device=device,
         group_size=group_size,
         keep_episodes=True,
+        infos="objects",
         **({"reward_workers": config.reward_workers, **late} if config.reward_workers else {}),
     )
 

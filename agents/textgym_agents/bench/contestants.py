@@ -19,9 +19,10 @@ from gymnasium.vector import AutoresetMode
 from transformers import ContinuousBatchingConfig, GenerationConfig, LogitsProcessor, PreTrainedModel
 
 from textgym import TextGenVectorEnv
+from textgym_agents.ahead import Ahead
 from textgym_agents.bench.load import Load
 from textgym_agents.collector import Collector, collect
-from textgym_agents.decode import Decoder
+from textgym_agents.decode import Decoder, Sampled
 from textgym_agents.model import ActorCritic
 from textgym_agents.policy import CausalLMPolicy, Step
 from textgym_agents.sampling import Sampling
@@ -131,13 +132,16 @@ class ForcedLengths(CausalLMPolicy):
         slots: Sequence[int] | np.ndarray,
         lengths: npt.NDArray[np.int64] | None = None,
         allowed: torch.Tensor | None = None,
+        ahead: Ahead | None = None,
     ) -> Step:
         """Sample, and put end-of-text where it is due and nowhere else."""
         slots = np.asarray(slots)
         self._read_targets(obs, slots)
-        step = super().act(obs, slots, lengths, allowed)
-        self._force(slots, step)
-        return step
+        return super().act(obs, slots, lengths, allowed, ahead)
+
+    def _written(self, slots: npt.NDArray[np.int64], sampled: Sampled) -> list[int]:
+        self._force(slots, sampled)
+        return super()._written(slots, sampled)
 
     def _read_targets(self, obs: Any, slots: npt.NDArray[np.int64]) -> None:
         for i in np.flatnonzero(self._fresh[slots]):
@@ -146,10 +150,10 @@ class ForcedLengths(CausalLMPolicy):
                 self._left[slots[i]] = self.load.target(text)
         self._fresh[slots] = False
 
-    def _force(self, slots: npt.NDArray[np.int64], step: Step) -> None:
+    def _force(self, slots: npt.NDArray[np.int64], sampled: Sampled) -> None:
         self.sampled += len(slots)
         self._left[slots] -= 1
-        eos, tokens = self.load.tokenizer.eos_token_id, step.tokens.numpy()  # in place: this is all that the load adds
+        eos, tokens = self.load.tokenizer.eos_token_id, sampled.tokens.numpy()  # in place: this is all that the load adds
         tokens[tokens == eos] = eos + 1
         tokens[self._left[slots] == 0] = eos
 
@@ -171,7 +175,7 @@ class ForcedEnd(LogitsProcessor):
 
 def make_envs(load: Load, slots: int, seed: int) -> TextGenVectorEnv:
     """Make the environment that our contestants play."""
-    envs = TextGenVectorEnv(slots, load, autoreset_mode=AutoresetMode.DISABLED, output="torch")
+    envs = TextGenVectorEnv(slots, load, autoreset_mode=AutoresetMode.DISABLED, output="torch", infos="objects")
     envs.reset(seed=seed)
     return envs
 
@@ -378,7 +382,7 @@ def shares(model: ActorCritic, load: Load, slots: int, seed: int) -> Mapping[str
     decoder = policy._decoder
     passes = [(decoder, "one_each"), (decoder, "several"), (decoder, "mixed"), (decoder.cache, "copy_rows")]
     places = [(*place, "model") for place in passes] + [(decoder, "sample", "sampling")]
-    places += [(envs, "step", "environment"), (envs, "reset", "environment")]
+    places += [(envs, "step", "environment"), (envs, "step_many", "environment"), (envs, "reset", "environment")]
     places += [(policy, "_read_targets", "load"), (policy, "_force", "load")]
     load.handed_out = 0
     collect(envs, policy, len(load.prompts))
