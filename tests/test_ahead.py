@@ -274,6 +274,28 @@ def test_a_pass_that_fails_leaves_a_policy_that_goes_on_as_one_who_was_never_the
     torch.testing.assert_close(values, rollout.values, atol=1e-4, rtol=0)
 
 
+def test_a_pass_ahead_that_fails_can_be_asked_for_again(letters):
+    policy, envs = build(letters, "long", CausalLMPolicy, 4)
+    fresh, _ = build(letters, "long", CausalLMPolicy, 4)
+    original, calls = policy._decoder.one_each, []
+
+    def fail_once(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("out of memory")
+        return original(*args)
+
+    policy._decoder.one_each = fail_once
+    obs, slots, lengths = envs._store.observation(), np.arange(4), envs.text_lengths
+    ahead = Ahead(envs.tokens_left, True, frozenset(), -1, 9)  # a token that never comes: steps up to the limits
+    with pytest.raises(RuntimeError, match="out of memory"):
+        policy.act(obs, slots, lengths, ahead=ahead)
+    step, expected = policy.act(obs, slots, lengths), fresh.act(obs, slots, lengths)
+    chosen = step.tokens == expected.tokens  # other random numbers by now
+    torch.testing.assert_close(step.values, expected.values)
+    torch.testing.assert_close(step.logprobs[chosen], expected.logprobs[chosen])
+
+
 def test_weights_that_are_no_numbers_are_told_in_a_step_ahead_too(letters):
     policy, envs = build(letters, "long", CausalLMPolicy, 4)
     original, calls = policy._decoder.sample, []
