@@ -1,6 +1,8 @@
-"""Steps of environments with reward workers, played the same however fast a worker is."""
+"""Rewards of every kind, and steps of environments with reward workers, played the same however fast a worker is."""
 
 import threading
+
+from textgym import Span
 
 
 def step_ahead(envs, actions):
@@ -18,3 +20,21 @@ def step_ahead(envs, actions):
     finally:
         pool._reward = reward
         over.set()
+
+
+def judge(episodes):
+    """Rewards of every kind, most of them larger than 1; "h" is a text that cannot be judged."""
+    out = []
+    for episode in episodes:
+        if "h" in episode.text:
+            raise ZeroDivisionError("h")
+        kind = len(episode.ids) % 4
+        if kind == 0 and episode.text:
+            out.append([Span(0, len(episode.text), 2.5, stream=1)])
+        elif kind == 1:
+            out.append([float(i * bool(agent)) / 2 for i, agent in enumerate(episode.agent_mask)])
+        elif kind == 2:
+            out.append({"length": float(len(episode.ids)), "a": -float(episode.text.count("a"))})
+        else:
+            out.append(-3.0)
+    return out

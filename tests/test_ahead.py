@@ -68,6 +68,19 @@ def count_calls(thing, name):
     return calls
 
 
+def let_a_pass_fail(policy, number):
+    """Raise once, instead of the policy's pass of that number."""
+    original, calls = policy._decoder.one_each, []
+
+    def fail_once(*args):
+        calls.append(1)
+        if len(calls) == number:
+            raise RuntimeError("out of memory")
+        return original(*args)
+
+    policy._decoder.one_each = fail_once
+
+
 def same(one, other):
     for name, value in vars(one).items():
         if isinstance(value, torch.Tensor):
@@ -76,7 +89,7 @@ def same(one, other):
             assert value == getattr(other, name), name
 
 
-def collections(policy, envs, carry_over=False, learns=True, count=4, episodes=24):
+def collections(policy, envs, carry_over=False, learns=True, count=3, episodes=24):
     collector = Collector(envs, policy, carry_over=carry_over)
     rollouts = [collector.collect(episodes, has_learned=learns) for _ in range(count)]
     return rollouts, policy.generator.get_state()
@@ -256,15 +269,7 @@ def test_who_was_told_nothing_gives_no_following_steps(letters):
 
 def test_a_pass_that_fails_leaves_a_policy_that_goes_on_as_one_who_was_never_there(letters):
     policy, envs = build(letters, "long", CausalLMPolicy, 4)
-    original, calls = policy._decoder.one_each, []
-
-    def fail_once(*args):
-        calls.append(1)
-        if len(calls) == 3:
-            raise RuntimeError("out of memory")
-        return original(*args)
-
-    policy._decoder.one_each = fail_once
+    let_a_pass_fail(policy, 3)
     collector = Collector(envs, policy, carry_over=True)
     with pytest.raises(RuntimeError, match="out of memory"):
         collector.collect(8)
@@ -277,15 +282,7 @@ def test_a_pass_that_fails_leaves_a_policy_that_goes_on_as_one_who_was_never_the
 def test_a_pass_ahead_that_fails_can_be_asked_for_again(letters):
     policy, envs = build(letters, "long", CausalLMPolicy, 4)
     fresh, _ = build(letters, "long", CausalLMPolicy, 4)
-    original, calls = policy._decoder.one_each, []
-
-    def fail_once(*args):
-        calls.append(1)
-        if len(calls) == 2:
-            raise RuntimeError("out of memory")
-        return original(*args)
-
-    policy._decoder.one_each = fail_once
+    let_a_pass_fail(policy, 2)
     obs, slots, lengths = envs._store.observation(), np.arange(4), envs.text_lengths
     ahead = Ahead(envs.tokens_left, True, frozenset(), -1, 9)  # a token that never comes: steps up to the limits
     with pytest.raises(RuntimeError, match="out of memory"):

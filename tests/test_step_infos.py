@@ -7,10 +7,10 @@ import torch
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from late_kit import step_ahead
+from late_kit import judge, step_ahead
 
 import textgym
-from textgym import PromptTask, Release, Span, dropped, release, releases, symbol_tokenizer
+from textgym import PromptTask, Release, dropped, release, releases, symbol_tokenizer
 from textgym.info import Ending, endings
 from textgym.integrations.cleanrl import FinishedEpisodes
 from textgym.vector_wrappers import RecordEpisodeStatistics, TransformTokenRewards
@@ -19,24 +19,6 @@ from textgym.wrappers import Clip
 MODES = list(AutoresetMode)
 LETTERS = symbol_tokenizer([*"abcdefgh."])
 EOS, C, H = 1, 4, 9
-
-
-def judge(episodes):
-    """Rewards of every kind; "h" is a text that cannot be judged."""
-    out = []
-    for episode in episodes:
-        if "h" in episode.text:
-            raise ZeroDivisionError("h")
-        kind = len(episode.ids) % 4
-        if kind == 0 and episode.text:
-            out.append([Span(0, len(episode.text), 2.5, stream=1)])
-        elif kind == 1:
-            out.append([float(i * bool(agent)) / 2 for i, agent in enumerate(episode.agent_mask)])
-        elif kind == 2:
-            out.append({"length": float(len(episode.ids)), "a": -float(episode.text.count("a"))})
-        else:
-            out.append(-3.0)
-    return out
 
 
 def make(infos, mode, num_envs=3, **options):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import textgym
@@ -65,6 +65,7 @@ def shown(release):
 @pytest.mark.parametrize("infos", ["arrays", "objects"])
 @pytest.mark.parametrize("output", ["numpy", "torch", "device"])
 @pytest.mark.parametrize("kind", TASKS)
+@settings(max_examples=25)
 @given(st.data())
 def test_they_are_the_steps_one_by_one(kind, output, infos, data):
     single, many = build(kind, output), build(kind, output, infos=infos)

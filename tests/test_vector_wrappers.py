@@ -7,10 +7,10 @@ import torch
 from conftest import GYMNASIUM_COUNTS_SAME_STEP
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as GymnasiumStatistics
-from late_kit import step_ahead
+from late_kit import judge, step_ahead
 
 import textgym
-from textgym import Prompt, PromptTask, Span, releases, wrappers
+from textgym import Prompt, PromptTask, releases, wrappers
 from textgym.info import dropped, endings
 from textgym.tasks.guess_number import GuessNumber
 from textgym.vector_wrappers import RecordEpisodeStatistics, TransformTokenRewards
@@ -19,24 +19,6 @@ from textgym.wrappers import Clip, Scale
 MODES = list(AutoresetMode)
 SAME_STEP, NEXT_STEP, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
 EOS = 1
-
-
-def judge(episodes):
-    """Rewards of every kind, most of them larger than the clip; "h" is a text that cannot be judged."""
-    out = []
-    for episode in episodes:
-        if "h" in episode.text:
-            raise ZeroDivisionError("h")
-        kind = len(episode.ids) % 4
-        if kind == 0 and episode.text:
-            out.append([Span(0, len(episode.text), 2.5, stream=1)])
-        elif kind == 1:
-            out.append([float(i) / 2 for i in range(len(episode.ids))])
-        elif kind == 2:
-            out.append({"length": float(len(episode.ids)), "a": -float(episode.text.count("a"))})
-        else:
-            out.append(-3.0)
-    return out
 
 
 def task(tokenizer, **kwargs):
