@@ -13,7 +13,7 @@ from textgym_agents.guard import AgentError
 from textgym_agents.policy import Following
 
 from textgym import PromptTask, TextGenVectorEnv
-from textgym.vector_wrappers import RecordEpisodeStatistics, TransformTokenRewards
+from textgym.vector_wrappers import RecordEpisodeStatistics, TransformTokenRewards, takes_many
 from textgym.wrappers import Scale
 
 
@@ -184,11 +184,21 @@ def test_wrappers_that_take_many_steps_are_told_and_others_are_stepped_one_by_on
             self.steps = getattr(self, "steps", 0) + 1
             return self.env.step(actions)
 
+    class Inherits(RecordEpisodeStatistics):
+        """Its ``step_many`` is not its own, and does not know of its step."""
+
+        def step(self, actions):
+            self.steps = getattr(self, "steps", 0) + 1
+            return super().step(actions)
+
     plain, envs = build(letters, "long", CausalLMPolicy, 8)
     expected = collections(plain, envs)[0]
-    policy, envs = build(letters, "long", CausalLMPolicy, 8)
-    for one, other in zip(collections(policy, Plain(envs))[0], expected, strict=True):
-        same(one, other)
+    for wrap in (Plain, Inherits):
+        policy, envs = build(letters, "long", CausalLMPolicy, 8)
+        asked, wrapped = count_calls(policy, "act"), wrap(envs)
+        for one, other in zip(collections(policy, wrapped)[0], expected, strict=True):
+            same(one, other)
+        assert wrapped.steps == len(asked)
     policy, envs = build(letters, "long", CausalLMPolicy, 8)
     asked, counted = count_calls(policy, "act"), RecordEpisodeStatistics(TransformTokenRewards(envs, Scale(2.0)))
     rollouts = collections(policy, counted)[0]
@@ -196,6 +206,22 @@ def test_wrappers_that_take_many_steps_are_told_and_others_are_stepped_one_by_on
         assert torch.equal(one.token_rewards, 2 * other.token_rewards)
     assert counted.episode_count == sum(len(rollout) for rollout in rollouts)
     assert len(asked) < sum(int(rollout.num_tokens.max()) for rollout in rollouts)
+
+
+def test_an_environment_with_a_step_of_its_own_is_stepped_one_by_one():
+    class Changed(TextGenVectorEnv):
+        def step(self, actions):
+            return super().step(actions)
+
+    class Both(Changed):
+        def step_many(self, actions):
+            return super().step_many(actions)
+
+    kinds = (TextGenVectorEnv, Changed, Both)
+    envs = [kind(2, autoreset_mode=AutoresetMode.DISABLED) for kind in kinds]
+    assert [takes_many(each) for each in envs] == [True, False, True]
+    envs[0].step = envs[0].step  # an object's own
+    assert not takes_many(envs[0])
 
 
 class Foreign:

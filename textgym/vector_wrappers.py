@@ -183,12 +183,27 @@ class RecordEpisodeStatistics(gym.vector.VectorWrapper):
 
 
 def takes_many(env: Any) -> bool:
-    """Whether an environment has ``step_many``, and so has every wrapper around it that has a say in its steps."""
+    """Whether an environment has ``step_many``, and so has every wrapper around it that has a say in its steps.
+
+    A class that has a ``step`` of its own needs a ``step_many`` of its own: one that it inherits does not know of that step.
+    """
     while isinstance(env, gym.vector.VectorWrapper):
-        if type(env).step is not gym.vector.VectorWrapper.step and "step_many" not in dir(type(env)):
+        if not _is_own(env, gym.vector.VectorWrapper):
             return False
         env = env.env
-    return hasattr(env, "step_many")
+    return hasattr(env, "step_many") and _is_own(env, object)
+
+
+def _is_own(env: Any, base: type) -> bool:
+    """Whether no class between ``env``'s and ``base`` changes ``step`` after the last that changes ``step_many``."""
+    if "step" in vars(env):  # of this one object
+        return "step_many" in vars(env)
+    for kind in type(env).__mro__:
+        if kind is base or "step_many" in vars(kind):
+            return True
+        if "step" in vars(kind):
+            return False
+    return True
 
 
 def drain(env: Any) -> list[Release]:
