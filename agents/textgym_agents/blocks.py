@@ -176,7 +176,7 @@ def _ragged(module: Any, query: Tensor, key: Tensor, value: Tensor, plan: Ragged
 def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **kwargs: Any) -> Tensor:
     """Attend with one token per row, (n, heads, 1, d). Returns (n, heads, d)."""
     if kwargs.keys() <= {"scaling"} and getattr(module, "num_key_value_groups", 1) == 1:
-        # What transformers' function comes to, once it has asked for everything that is not there: 10 us a call on a CPU.
+        # What transformers' function comes to, once it has asked for everything that is not there.
         out = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=kwargs.get("scaling"))
         return out[:, :, 0].contiguous()
     return sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0][:, 0]
