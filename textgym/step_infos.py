@@ -57,7 +57,7 @@ class ObjectInfos(ArrayInfos):
             "ended": [Ending(item.slot, item.episode_id, item.num_tokens, item.truncated) for item in released],
             "released": released,
         }
-        return infos | self.texts([(release.slot, episode) for episode, release in ended]) if self.rules.info_text else infos
+        return infos | self.texts([(release.slot, episode) for episode, release in ended])
 
     def pending(self, ended: Sequence[tuple[int, Episode]]) -> dict[str, Any]:
         """Write ``ended``, and ``release_pending``; see ``ArrayInfos.pending``."""

@@ -198,9 +198,8 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             gymnasium.error.ResetNeeded: no slot was ever reset.
         """
         slots = self._acting()
-        # 1) append
         codes = self._write(actions, slots)
-        # 2) NEXT_STEP: slots that ended in the step before start anew instead of acting
+        # NEXT_STEP: slots that ended in the step before start anew instead of acting
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._texts.idle.any():
             self._start(np.flatnonzero(self._texts.idle), {})
         return self._settle(codes)
@@ -281,7 +280,7 @@ class TextGenVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             infos = self._finish(ended, codes, rewards, terminated, truncated)
         if self.rules.masks is not None and not self._texts.idle.all():
             self._ask_masks(np.flatnonzero(~self._texts.idle))
-        # 4) hand out what workers have rewarded meanwhile
+        # What workers have rewarded meanwhile
         if self._late is not None:
             infos |= self._deliver(self._late)
         self._broken = False

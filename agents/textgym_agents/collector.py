@@ -215,7 +215,7 @@ class Collector:
         left = self.native.tokens_left[self._slots]
         return Ahead(left, ends_at_limit, self._pausing, rules.eos_token_id, max(1, texts))
 
-    def _step(self, ahead: Ahead | None = None) -> bool:
+    def _step(self, ahead: Ahead | None) -> bool:
         """Write one token in every live slot, and keep what ended. Returns whether something did."""
         slots = self._slots
         step = self._act(slots, ahead)
