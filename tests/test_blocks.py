@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from textgym_agents import blocks as blocks_module
 from textgym_agents.blocks import attention_in_blocks, split_rows
 from textgym_agents.model import ActorCritic
+from torch.overrides import TorchFunctionMode
 
 BLOCKS = [(0, 1, 4), (1, 2, 9)]
 
@@ -100,3 +101,21 @@ def test_another_thread_that_runs_the_model_meanwhile_has_plain_attention(letter
     assert lm.config._attn_implementation == "sdpa"
     for one, plain in zip(got, expected, strict=True):
         assert torch.allclose(one, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize(("amd", "least", "sums"), [(True, 1, 2), (True, 4 * 5 * 3 * 2 + 1, 0), (False, 1, 0)])
+def test_large_blocks_are_read_in_order_where_that_pays(amd, least, sums, monkeypatch):
+    monkeypatch.setattr(blocks_module, "made_by_amd", lambda: amd)
+    monkeypatch.setattr(blocks_module, "_LEAST_READ", least)
+    called = []
+
+    class Spy(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            called.append(func)
+            return func(*args, **(kwargs or {}))
+
+    keys = torch.ones(4, 3, 5, 2)
+    with Spy():
+        blocks_module._read(keys, keys)
+    assert called.count(torch.Tensor.sum) == sums
+    assert torch.equal(keys, torch.ones(4, 3, 5, 2))

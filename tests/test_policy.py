@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 from agent_kit import CONTEXT, SHAPES, build_lm
-from textgym_agents import ActorCritic, CausalLMPolicy
+from textgym_agents import ActorCritic, CausalLMPolicy, products
+from textgym_agents.products import Products
 
 
 def make(letters, shape="gpt2", num_slots=4, **kwargs):
@@ -113,6 +114,28 @@ def test_texts_carried_over_an_update_are_run_anew(letters):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     policy.reset_slots([0, 1])
     check(policy, texts, [0, 1], policy.act(observe(list(texts.values())), [0, 1]))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_new_texts_are_run_with_weights_that_changed_and_nothing_noted_it(letters, shape, monkeypatch):
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(Products, "pay", staticmethod(lambda: True))
+    monkeypatch.setattr(products, "_LEAST", 16)
+    policy = make(letters, shape)
+    policy.record_soon()
+    optimizer = torch.optim.AdamW(policy.model.lm.parameters(), lr=0.3, fused=True)  # leaves versions as they were
+    for _ in range(3):
+        texts = {0: [2, 3, 4], 1: [5, 6]}
+        for _ in range(3):
+            step = policy.act(observe(list(texts.values())), [0, 1])
+            check(policy, texts, [0, 1], step)
+            for text, token in zip(texts.values(), step.tokens.tolist(), strict=True):
+                text.append(token)
+        policy.reset_slots([0, 1])
+        policy.model.lm(input_ids=torch.tensor([texts[0]])).logits.square().mean().backward()
+        optimizer.step()
+    assert policy._decoder._products is not None and policy._decoder._products._copies
 
 
 def test_lengths_that_are_told_are_not_read(letters):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from agent_kit import CONTEXT, FAMILIES, build_lm
-from textgym_agents import decode
+from textgym_agents import decode, products
 from textgym_agents.decode import Decoder
 from textgym_agents.lora import add_lora
 from textgym_agents.model import ActorCritic
 from textgym_agents.policy import CausalLMPolicy
+from textgym_agents.products import Products
 from textgym_agents.recording import Recording
 from textgym_agents.sampling import Sampling
 
@@ -69,6 +70,15 @@ def _double_large(layer: Any, args: Any, output: Any) -> Any:
 @pytest.fixture(autouse=True)
 def record_soon(monkeypatch):
     monkeypatch.setattr(decode, "_RECORD_AFTER", 2)
+
+
+@pytest.fixture(autouse=True, params=["torch", "copies"])
+def products_of(request, monkeypatch):
+    """Take products from torch and from copies of the weights, whatever this processor's choice is."""
+    if request.param == "copies" and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(products, "_LEAST", 16)
+    monkeypatch.setattr(Products, "pay", staticmethod(lambda: request.param == "copies"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -25,12 +25,14 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from textgym_agents.processor import made_by_amd
 from textgym_agents.slots import SlotCache
 
 Block = tuple[int, int, int]
 """First row, one past the last, columns that its rows see."""
 
 _NAME = "textgym_blocks"
+_LEAST_READ = 2**15  # keys of a block that are worth a call that reads them
 _LEAST_SAVED = 256  # row-columns that one more block must save to be worth its call
 _plan: ContextVar[Sequence[Block] | Ragged | None] = ContextVar("plan", default=None)
 _passes: Counter[int] = Counter()  # passes under way by config: several threads may run one model
@@ -147,12 +149,11 @@ def _attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if isinstance(plan, Ragged):
         return _ragged(module, query, key, value, plan, **kwargs), None
-    parts = [
-        sdpa_attention_forward(
-            module, query[a:b], key[a:b, :, :width], value[a:b, :, :width], attention_mask[a:b, ..., :width], **kwargs
-        )[0]
-        for a, b, width in plan
-    ]
+    parts = []
+    for a, b, width in plan:
+        keys, values = key[a:b, :, :width], value[a:b, :, :width]
+        _read(keys, values)
+        parts.append(sdpa_attention_forward(module, query[a:b], keys, values, attention_mask[a:b, ..., :width], **kwargs)[0])
     return torch.cat(parts), None
 
 
@@ -166,11 +167,23 @@ def _ragged(module: Any, query: Tensor, key: Tensor, value: Tensor, plan: Ragged
         if not isinstance(mask, Tensor):
             mask = mask[module.config.layer_types[module.layer_idx]]
         keys, values = layer.keys[a:b, :width].transpose(1, 2), layer.values[a:b, :width].transpose(1, 2)
+        _read(keys, values)
         parts.append(_attend(module, one_each[a:b], keys, values, mask, **kwargs))
     for a, b in plan.texts:
         own = query[:, :, a:b], key[:, :, a:b], value[:, :, a:b]
         parts.append(sdpa_attention_forward(module, own[0], own[1], own[2], None, **kwargs)[0][0])
     return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
+
+
+def _read(keys: Tensor, values: Tensor) -> None:
+    """Bring keys and values (n, heads, columns, d) into the caches in the order in which they lie, where that pays.
+
+    Attention reads them head by head, 128 bytes of every kilobyte at d = 32. Of 32 rows and 40 columns from outside the
+    caches an AMD EPYC reads so in 745 us, and in 526 after it has read them in order; no number changes.
+    """
+    if keys.numel() >= _LEAST_READ and made_by_amd() and keys.device.type == "cpu":
+        keys.sum()
+        values.sum()
 
 
 def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **kwargs: Any) -> Tensor:

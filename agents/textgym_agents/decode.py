@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from textgym_agents.blocks import (
 from textgym_agents.head import is_plain
 from textgym_agents.masks import FULL, attention_masks
 from textgym_agents.model import ActorCritic
+from textgym_agents.products import Products
 from textgym_agents.recording import Recording
 from textgym_agents.sampling import Sampling, sample
 from textgym_agents.slots import SlotCache
@@ -69,6 +70,7 @@ class Decoder:
         self.device, self.dtype = model.lm.device, model.lm.dtype  # properties that search the model each time
         self._on_host = self.device.type == "cpu"
         self.static = self.device.type == "cuda" if static is None else static
+        self._products = Products() if self._on_host and not self.static and Products.pay() else None
         self._recording: Recording | None = None
         self._passes = 0  # of one token per row, without a recording
         self.mixes = self._mixes_exactly()
@@ -78,6 +80,11 @@ class Decoder:
     def record_soon(self) -> None:
         """Record at the next pass of one token per row, not only after 2,000 of them."""
         self._passes = max(self._passes, _RECORD_AFTER - 1)
+
+    def begin(self) -> None:
+        """Look whether the model's weights have changed; to be called before a pass when nothing of them is cached."""
+        if self._products is not None:
+            self._products.forget_changed()
 
     def rows_for(self, in_use: int) -> int:
         """Give how many rows the pass over ``in_use`` rows computes."""
@@ -139,7 +146,7 @@ class Decoder:
         outside = columns >= (first + count)[:, None]
         positions = columns.clamp(max=self.model.context_length - 1)
         mask = self.cache.aim(rows, columns.masked_fill(outside, self.spare), width, self.dtype)
-        with self._small(ids.numel()):
+        with self._small(ids.numel()), self._as_products():
             hidden = self.model.policy_hidden(ids.masked_fill(outside, 0), positions, mask, self.cache)
         return hidden[torch.arange(len(ids), device=ids.device), count - 1]
 
@@ -173,7 +180,7 @@ class Decoder:
         if (recording := self._usable()) is not None:
             with self._small(n + len(texts)), replayed_attention(plan):
                 return recording(torch.cat([ids, texts])[None], positions[None])[0]
-        with self._small(n + len(texts)), ragged_attention(self.model.lm, plan):
+        with self._small(n + len(texts)), self._as_products(), ragged_attention(self.model.lm, plan):
             # A mask with four dimensions is taken as it is; this one is never read.
             return self.model.policy_hidden(torch.cat([ids, texts])[None], positions[None], mask[:1], self.cache)[0]
 
@@ -202,7 +209,9 @@ class Decoder:
         """Sample one token from each state (n, hidden), with a random number (n,) each, among ``allowed``, bool (n, V)."""
         with self._small(len(states)):
             plain = is_plain(head_of(self.model.lm))  # else a hook may hold what the head gave
-            tokens, logprobs = sample(self.model.logits(states), uniforms, self.sampling, allowed, overwrite=plain)
+            with self._as_products():
+                logits = self.model.logits(states)
+            tokens, logprobs = sample(logits, uniforms, self.sampling, allowed, overwrite=plain)
             # A value model of its own reads whole texts once they are there: beside every token it would cost a second pass.
             values = self.model.values(states) if self.model.value_lm is None else torch.zeros_like(logprobs)
             return Sampled(tokens, logprobs, values)
@@ -210,6 +219,9 @@ class Decoder:
     def _small(self, tokens: int) -> AbstractContextManager[None]:
         products = tokens * 4 * self.model.policy_size**2  # of a feed-forward layer
         return small_pass(products) if self._on_host else nullcontext()
+
+    def _as_products(self) -> AbstractContextManager[Any]:
+        return self._products or nullcontext()
 
     def _in_blocks(self, ids: Tensor, columns: Tensor, blocks: Sequence[Block], width: int) -> Tensor:
         """Add one token to each row, from the recording where there is one."""
@@ -220,7 +232,7 @@ class Decoder:
         recording, replayed = None, None
         if self._passes == _RECORD_AFTER and self._records():
             try:
-                recording = Recording(self.model.lm.base_model, attend_in_cache)
+                recording = Recording(self.model.lm.base_model, attend_in_cache, self._products)
                 replayed = self._replay(recording, ids, columns, blocks, width)
             except Exception:  # whatever cannot be recorded runs as it did
                 recording = None
@@ -253,7 +265,8 @@ class Decoder:
     def _one_each(self, ids: Tensor, columns: Tensor, width: int) -> Tensor:
         mask = self.cache.aim(None, columns[:, None], width, self.dtype)
         positions = columns.clamp(max=self.model.context_length - 1)[:, None]
-        return self.model.policy_hidden(ids[:, None], positions, mask, self.cache)[:, 0]
+        with self._as_products():
+            return self.model.policy_hidden(ids[:, None], positions, mask, self.cache)[:, 0]
 
     def _capture(self, given: Sequence[Tensor], width: int) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]:
         """Record the pass of these shapes. Rows write the same keys and values each time it runs, so warming up is harmless."""

@@ -156,6 +156,8 @@ class CausalLMPolicy:
         tokens = torch.as_tensor(obs, device=self.device)
         lengths = (tokens >= 0).sum(1).cpu().numpy() if lengths is None else lengths
         cached = self._rows.cached[slots]
+        if not any(self._rows.cached.tolist()):
+            self._decoder.begin()
         new = (lengths - cached).tolist()  # Python's own functions are quicker than numpy's on so few numbers
         if min(new) <= 0:
             i = new.index(min(new))

@@ -1,7 +1,8 @@
 """A language model's pass over tokens in one row, recorded once and replayed without the Python of its modules.
 
 Left out on purpose: a compiler. What is replayed are the model's own operations in their order, with the same numbers, its live
-weights and the same attention; only what Python did between them is gone. Whatever cannot be recorded runs as it did.
+weights (or the copies of them that ``Products`` keeps) and the same attention; only what Python did between them is gone.
+Whatever cannot be recorded runs as it did.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from torch.export import Dim, export
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from textgym_agents.products import Products
+
 _NAME = "textgym_recording"
 _NO_OPS = ("aten.clone", "aten.detach", "aten.alias", "aten.dropout", "aten._assert_tensor_metadata")  # where gradients are off
 _TOKENS = 4  # of the example pass; a length of 1 would be taken for fixed
@@ -34,12 +37,13 @@ class Recording:
     Args:
         backbone: the language model without its head; it stays as it is, and its weights are read where they lie.
         attend: what each layer's attention does in the recorded pass.
+        products: what takes its products with weights; None: torch.
 
     Raises:
         Exception: whatever ``torch.export`` raises where the model's pass hangs on numbers, or cannot be traced.
     """
 
-    def __init__(self, backbone: Any, attend: Attend) -> None:
+    def __init__(self, backbone: Any, attend: Attend, products: Products | None = None) -> None:
         self._views = [kind.values() for module in backbone.modules() for kind in _parts(module)]  # they follow what changes
         self._parts = list(chain.from_iterable(self._views))
         twin = copy.deepcopy(backbone)  # recording puts other tensors in the weights' places; others may run it
@@ -50,7 +54,7 @@ class Recording:
             program = export(_Pass(twin), rows, dynamic_shapes={"ids": dynamic, "positions": dynamic}, strict=False)
         module = program.module(check_guards=False)
         layers = {m.layer_idx: m for m in backbone.modules() if hasattr(m, "layer_idx") and hasattr(m, "is_causal")}
-        self._graph, names = _rewrite(module.graph, layers, attend)
+        self._graph, names = _rewrite(module.graph, layers, attend, products)
         held = dict(backbone.named_parameters(remove_duplicate=False)) | dict(backbone.named_buffers(remove_duplicate=False))
         constants = dict(program.constants)
         self._weights = [
@@ -98,12 +102,14 @@ def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any
     return _attend(query, key, value, module.layer_idx, options.get("scaling")), None
 
 
-def _call_directly(node: fx.Node) -> None:
+def _call_directly(node: fx.Node, products: Products | None) -> None:
     """Call an operation as ``torch.NAME`` or as a tensor's method, where that is compiled: half the price of ``torch.ops``."""
     library, _, name = str(node.target).rpartition(".")[0].partition(".")  # "aten.NAME.OVERLOAD"
     if library != "aten":
         return
-    if inspect.isbuiltin(getattr(torch, name, None)):
+    if products is not None and name in ("linear", "addmm"):
+        node.target = getattr(products, name)
+    elif inspect.isbuiltin(getattr(torch, name, None)):
         node.target = getattr(torch, name)
     elif inspect.ismethoddescriptor(getattr(Tensor, name, None)):
         node.op, node.target = "call_method", name
@@ -129,8 +135,10 @@ class _Layer:
         return self.attend(self.module, query, key, value, scaling=self.scaling)
 
 
-def _rewrite(graph: fx.Graph, layers: Mapping[int, Any], attend: Attend) -> tuple[fx.GraphModule, list[str]]:
-    """Make weights inputs, put ``attend`` in its place, drop what has no effect. Returns the pass and its weights' names."""
+def _rewrite(
+    graph: fx.Graph, layers: Mapping[int, Any], attend: Attend, products: Products | None
+) -> tuple[fx.GraphModule, list[str]]:
+    """Make weights inputs, put attention and products in place, drop what does nothing. Returns the pass and weights' names."""
     new, env = fx.Graph(), {}
     # Where an operation writes in place a copy is more than its source: the source may be a weight.
     in_place = any(str(node.target).rpartition(".")[0].endswith("_") for node in graph.nodes if node.op == "call_function")
@@ -153,7 +161,7 @@ def _rewrite(graph: fx.Graph, layers: Mapping[int, Any], attend: Attend) -> tupl
             env[node] = env[node.args[0]]
         elif node.op == "call_function":
             env[node] = new.node_copy(node, env.__getitem__)
-            _call_directly(env[node])
+            _call_directly(env[node], products)
     new.eliminate_dead_code()
     for node in new.nodes:
         node.meta.clear()  # of the copy that was recorded

@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from textgym_agents.bench.contestants import Contestant
+from textgym_agents.processor import processor_name
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def read_rows(path: Path) -> list[Row]:
 def describe_machine() -> dict[str, str]:
     """Say on what and with what the run was made."""
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -148,10 +149,3 @@ def show_ratio(row: Row) -> str:
 def show_number(value: float) -> str:
     """Write a figure with as many places as are worth reading."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines()] if info.exists() else []
-    models = [line for line in names if "CPU" in line or "EPYC" in line or "Processor" in line]
-    return models[0] if models else platform.processor() or platform.machine()
