@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from textgym_agents import ActorCritic, CausalLMPolicy
+from textgym_agents import ActorCritic, CausalLMPolicy, products
 from textgym_agents.rollout import Rollout
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -50,6 +51,14 @@ def build_lm(family: str, vocab_size: int, context: int = CONTEXT, seed: int = 0
             for parameter in lm.parameters():
                 parameter.mul_(3.0)
     return lm.eval()
+
+
+def take_products_from_copies(monkeypatch, *, copies: bool = True):
+    """Let policies made from now on decode with copies of weights, even of small ones, or without, on any processor."""
+    if copies and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(products, "_LEAST", 16)
+    monkeypatch.setattr(products.Products, "pay", staticmethod(lambda: copies))
 
 
 def build_rollout(**changes):

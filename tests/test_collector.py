@@ -2,7 +2,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from agent_kit import CONTEXT, build_lm
+from agent_kit import CONTEXT, build_lm, take_products_from_copies
 from gymnasium.vector import AutoresetMode
 from textgym_agents import ActorCritic, CausalLMPolicy, Collector, Step, collect
 
@@ -313,15 +313,16 @@ def test_unfinished_episodes_are_carried_over_and_each_is_used_once(letters):
     assert not second.policy_version[1:][:, 2:].any() or (second.policy_version[1:] <= 1).all()
 
 
-def test_log_probs_of_carried_episodes_are_those_of_the_weights_that_sampled_them(letters):
+@pytest.mark.parametrize("copies", [False, True])
+def test_log_probs_of_carried_episodes_are_those_of_the_weights_that_sampled_them(letters, copies, monkeypatch):
+    take_products_from_copies(monkeypatch, copies=copies)
     policy, collector = carried(letters)
     weights, rollouts = {}, []
     for version in range(4):
         weights[version] = {name: value.clone() for name, value in policy.model.state_dict().items()}
         rollouts.append(collector.collect(6))
-        with torch.no_grad():
-            for parameter in policy.model.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(version)))
+        for parameter in policy.model.parameters():  # written as a fused optimizer does: no version tells of it
+            parameter.data.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(version)))
     mixed = 0
     for rollout in rollouts:
         mixed += int((rollout.policy_version.masked_fill(~rollout.agent_mask, 99).amin(1) < rollout.version).sum())

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from agent_kit import CONTEXT, SHAPES, build_lm
-from textgym_agents import ActorCritic, CausalLMPolicy, products
-from textgym_agents.products import Products
+from agent_kit import CONTEXT, SHAPES, build_lm, take_products_from_copies
+from textgym_agents import ActorCritic, CausalLMPolicy
 
 
 def make(letters, shape="gpt2", num_slots=4, **kwargs):
@@ -118,10 +117,7 @@ def test_texts_carried_over_an_update_are_run_anew(letters):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_new_texts_are_run_with_weights_that_changed_and_nothing_noted_it(letters, shape, monkeypatch):
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(Products, "pay", staticmethod(lambda: True))
-    monkeypatch.setattr(products, "_LEAST", 16)
+    take_products_from_copies(monkeypatch)
     policy = make(letters, shape)
     policy.record_soon()
     optimizer = torch.optim.AdamW(policy.model.lm.parameters(), lr=0.3, fused=True)  # leaves versions as they were

@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from agent_kit import CONTEXT, FAMILIES, build_lm
-from textgym_agents import decode, products
+from agent_kit import CONTEXT, FAMILIES, build_lm, take_products_from_copies
+from textgym_agents import decode
 from textgym_agents.decode import Decoder
 from textgym_agents.lora import add_lora
 from textgym_agents.model import ActorCritic
 from textgym_agents.policy import CausalLMPolicy
-from textgym_agents.products import Products
 from textgym_agents.recording import Recording
 from textgym_agents.sampling import Sampling
 
@@ -74,11 +73,7 @@ def record_soon(monkeypatch):
 
 @pytest.fixture(autouse=True, params=["torch", "copies"])
 def products_of(request, monkeypatch):
-    """Take products from torch and from copies of the weights, whatever this processor's choice is."""
-    if request.param == "copies" and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(products, "_LEAST", 16)
-    monkeypatch.setattr(Products, "pay", staticmethod(lambda: request.param == "copies"))
+    take_products_from_copies(monkeypatch, copies=request.param == "copies")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
