@@ -129,6 +129,10 @@ def test_everything_else_is_left_to_torch(monkeypatch):
     torch.testing.assert_close(scaled, torch.addmm(torch.ones(5), x, w.T, beta=2, alpha=3))
     with taken:
         assert torch.equal(torch.add(x, 1), x + 1)
+        named = torch.addmm(input=torch.ones(5), mat1=x, mat2=nn.Parameter(w.T))
+        assert torch.equal(named, torch.addmm(torch.ones(5), x, w.T))
+        scaled = torch.addmm(torch.ones(5), x, nn.Parameter(w.T), alpha=3)
+        assert torch.equal(scaled, torch.addmm(torch.ones(5), x, w.T, alpha=3))
     assert not taken._copies
     monkeypatch.setattr(products, "_LEAST", 41)
     assert torch.equal(taken.linear(x, w), linear(x, w))

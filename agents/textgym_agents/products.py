@@ -52,7 +52,7 @@ class Products(TorchFunctionMode):
         """Do what was called, if it is a product, from a copy."""
         if func is linear:
             func = self.linear
-        elif func is torch.addmm:
+        elif func is torch.addmm and len(args) == 3:  # it may be given by other names too
             func = self.addmm
         return func(*args, **(kwargs or {}))
 
@@ -77,22 +77,21 @@ class Products(TorchFunctionMode):
 
     def _laid_out(self, weight: Tensor, transposed: bool) -> Tensor | None:
         """Give the copy of a weight, as it is now; None where there shall be none."""
-        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        if weight.numel() < _LEAST or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
             return None
-        copy = self._copies.get((id(weight), transposed))
+        key = id(weight), transposed
+        copy = self._copies.get(key)
         # The copy holds its weight, so no other can have its id meanwhile.
         if copy is not None and copy.version == weight._version and copy.place == weight.data_ptr():
             return copy.laid_out
         if type(weight) is not nn.Parameter or not _is_plain(weight) or weight.dim() != 2 or weight.is_inference():
             return None
-        self._copies.pop((id(weight), transposed), None)
-        held = sum(copy.weight.numel() for copy in self._copies.values())
-        if weight.numel() < _LEAST or held + weight.numel() > _MOST:
+        self._copies.pop(key, None)
+        if weight.numel() + sum(copy.weight.numel() for copy in self._copies.values()) > _MOST:
             return None
         rows = (weight.T if transposed else weight).contiguous()
         laid_out = torch.ops.mkldnn._reorder_linear_weight(rows)
-        copy = _Copy(weight, weight._version, weight.data_ptr(), laid_out, _seal(weight))
-        self._copies[id(weight), transposed] = copy
+        self._copies[key] = _Copy(weight, weight._version, weight.data_ptr(), laid_out, _seal(weight))
         return laid_out
 
 
