@@ -131,7 +131,8 @@ def test_new_texts_are_run_with_weights_that_changed_and_nothing_noted_it(letter
         policy.reset_slots([0, 1])
         policy.model.lm(input_ids=torch.tensor([texts[0]])).logits.square().mean().backward()
         optimizer.step()
-    assert policy._decoder._products is not None and policy._decoder._products._copies
+    products = policy._decoder._products
+    assert products is not None and (id(policy.model.lm.get_output_embeddings().weight), False) in products._copies
 
 
 def test_lengths_that_are_told_are_not_read(letters):
