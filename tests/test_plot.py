@@ -26,3 +26,11 @@ def test_what_was_run_is_drawn_in_both_formats(tmp_path):
 def test_nothing_is_drawn_of_nothing(tmp_path):
     assert draw([Row("share", "s", "model", "%", 50.0)], tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_names_of_a_run_leave_the_axes_room(tmp_path):
+    names = ["Hugging Face generate", "textgym Collector, carried over, cache rebuilt after each collection"]
+    rows = [Row("rollout", "a", name, "useful tokens/s", 2000.0, 123.45, slots=4) for name in names]
+    rows += [Row("sweep", "c", name, "useful tokens/s", 20.0 * n, 2.0, slots=n) for name in names for n in (2, 4)]
+    rows += [Row("step", "e", "SB3 PPO (whole texts recomputed, no reference)", "episodes/s", 60.6, 0.73)]
+    draw(rows, tmp_path)  # matplotlib warns where nothing is left, and a warning is an error here

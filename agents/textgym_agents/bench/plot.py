@@ -42,23 +42,30 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def _bars(axes: Axes, rows: Sequence[Row]) -> None:
-    names = [row.name.replace(" (", "\n(") for row in rows]
+    names = [_broken(row.name) for row in rows]
     values = [row.value or 0.0 for row in rows]
     colours = [OURS if row.name.startswith("textgym") else OTHERS for row in rows]
     bars = axes.barh(names, values, color=colours)
-    axes.bar_label(bars, [f" {show_number(row.value or 0.0)} ({show_ratio(row)}x)" for row in rows])
+    labels = axes.bar_label(bars, [f" {show_number(row.value or 0.0)} ({show_ratio(row)}x)" for row in rows])
+    for label in labels:
+        label.set_in_layout(False)  # its place follows the axes' width: a long one had the layout squeeze them to nothing
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.3 * max(values))
+    axes.set_xlim(0, 1.5 * max(values))
     axes.set_xlabel(rows[0].unit)
     axes.set_title({"rollout": "rollout", "step": "whole step"}[rows[0].part])
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _broken(name: str) -> str:
+    """Break a long name into lines: in one they leave the axes no width."""
+    return name.replace(" (", "\n(").replace(", cache", ",\ncache")
 
 
 def _lines(axes: Axes, rows: Sequence[Row]) -> None:
     for name in dict.fromkeys(row.name for row in rows):
         line = [row for row in rows if row.name == name]
         style = "o-" if name.startswith("textgym") else "s--"
-        axes.plot([row.slots or 0 for row in line], [row.value or 0.0 for row in line], style, label=name)
+        axes.plot([row.slots or 0 for row in line], [row.value or 0.0 for row in line], style, label=_broken(name))
     ticks = sorted({row.slots or 0 for row in rows})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(slots) for slots in ticks])
