@@ -20,7 +20,7 @@ def processor_name() -> str:
 
 @cache
 def made_by_amd() -> bool:
-    """Whether it is one of AMD's, on which MKL, behind torch's products there, does not run its best code."""
+    """Whether it is one of AMD's, on which MKL, behind torch's products there, was seen to be slow."""
     return "AuthenticAMD" in (_field("vendor_id") or platform.processor())
 
 

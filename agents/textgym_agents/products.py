@@ -2,7 +2,7 @@
 
 Left out on purpose: gradients, and other numbers than float32 on a CPU. Where weights come from outside the caches, as in
 every pass of one token per text, a product waits for memory: 16 rows through the layers and head of a 4 x 256 GPT-2 take 5.3 ms
-by MKL on an AMD EPYC, 2.3 from oneDNN's own layout. On Intel's processors MKL is at home, and torch's products stay.
+by MKL on an AMD EPYC, 2.3 from oneDNN's own layout. On Intel's processors that was not measured, and torch's products stay.
 """
 
 from __future__ import annotations
