@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from textgym_agents import ActorCritic, CausalLMPolicy, products
+from textgym_agents import ActorCritic, CausalLMPolicy, decode, products
 from textgym_agents.rollout import Rollout
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -13,6 +13,7 @@ from textgym import PromptTask, TextGenVectorEnv
 from textgym.ledger import Ledger
 
 CONTEXT = 24
+LAYOUTS = {"onednn": products.ONEDNN, "turned": products.TURNED}
 WINDOW = 5
 SHAPES = ("gpt2", "llama", "qwen2")
 SLIDING = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
@@ -53,12 +54,16 @@ def build_lm(family: str, vocab_size: int, context: int = CONTEXT, seed: int = 0
     return lm.eval()
 
 
-def take_products_from_copies(monkeypatch, *, copies: bool = True):
-    """Let policies made from now on decode with copies of weights, even of small ones, or without, on any processor."""
-    if copies and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+def copies_of_small_weights_too(layout):
+    """Give a layout that copies weights of any size, for products of any number of rows."""
+    return layout._replace(least=4, most=2**26, few=1)
+
+
+def take_products_from_copies(monkeypatch, layout):
+    """Let policies made from now on decode with copies of weights in this layout, even of small ones, on any processor."""
+    if layout is products.ONEDNN and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(products, "_LEAST", 16)
-    monkeypatch.setattr(products.Products, "pay", staticmethod(lambda: copies))
+    monkeypatch.setattr(decode, "best_layout", lambda: layout and copies_of_small_weights_too(layout))
 
 
 def build_rollout(**changes):

@@ -72,11 +72,11 @@ def let_a_pass_fail(policy, number):
     """Raise once, instead of the policy's pass of that number."""
     original, calls = policy._decoder.one_each, []
 
-    def fail_once(*args):
+    def fail_once(*args, **options):
         calls.append(1)
         if len(calls) == number:
             raise RuntimeError("out of memory")
-        return original(*args)
+        return original(*args, **options)
 
     policy._decoder.one_each = fail_once
 

@@ -2,7 +2,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from agent_kit import CONTEXT, build_lm, take_products_from_copies
+from agent_kit import CONTEXT, LAYOUTS, build_lm, take_products_from_copies
 from gymnasium.vector import AutoresetMode
 from textgym_agents import ActorCritic, CausalLMPolicy, Collector, Step, collect
 
@@ -313,9 +313,9 @@ def test_unfinished_episodes_are_carried_over_and_each_is_used_once(letters):
     assert not second.policy_version[1:][:, 2:].any() or (second.policy_version[1:] <= 1).all()
 
 
-@pytest.mark.parametrize("copies", [False, True])
-def test_log_probs_of_carried_episodes_are_those_of_the_weights_that_sampled_them(letters, copies, monkeypatch):
-    take_products_from_copies(monkeypatch, copies=copies)
+@pytest.mark.parametrize("layout", ["torch", *LAYOUTS])
+def test_log_probs_of_carried_episodes_are_those_of_the_weights_that_sampled_them(letters, layout, monkeypatch):
+    take_products_from_copies(monkeypatch, LAYOUTS.get(layout))
     policy, collector = carried(letters)
     weights, rollouts = {}, []
     for version in range(4):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from agent_kit import CONTEXT, SHAPES, build_lm, take_products_from_copies
+from agent_kit import CONTEXT, LAYOUTS, SHAPES, build_lm, take_products_from_copies
 from textgym_agents import ActorCritic, CausalLMPolicy
 
 
@@ -115,9 +115,10 @@ def test_texts_carried_over_an_update_are_run_anew(letters):
     check(policy, texts, [0, 1], policy.act(observe(list(texts.values())), [0, 1]))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_new_texts_are_run_with_weights_that_changed_and_nothing_noted_it(letters, shape, monkeypatch):
-    take_products_from_copies(monkeypatch)
+def test_new_texts_are_run_with_weights_that_changed_and_nothing_noted_it(letters, shape, layout, monkeypatch):
+    take_products_from_copies(monkeypatch, LAYOUTS[layout])
     policy = make(letters, shape)
     policy.record_soon()
     optimizer = torch.optim.AdamW(policy.model.lm.parameters(), lr=0.3, fused=True)  # leaves versions as they were

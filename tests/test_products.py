@@ -3,19 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from agent_kit import LAYOUTS, copies_of_small_weights_too
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from textgym_agents import products
-from textgym_agents.products import Products
+from textgym_agents.products import ONEDNN, TURNED, Layout, Products, best_layout
 from torch import nn
 from torch.nn.functional import linear
 
-pytestmark = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN")
 
-
-@pytest.fixture(autouse=True)
-def small_weights_are_copied_too(monkeypatch):
-    monkeypatch.setattr(products, "_LEAST", 4)
+@pytest.fixture(scope="module", params=LAYOUTS)
+def layout(request) -> Layout:
+    if request.param == "onednn" and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this torch has no oneDNN")
+    return copies_of_small_weights_too(LAYOUTS[request.param])
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +31,8 @@ def weight(*shape, seed=0):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(2, 40), st.integers(2, 40), st.booleans(), st.booleans(), st.integers(0, 3))
-def test_products_are_those_of_torch(rows, inner, outer, has_bias, three, seed):
-    taken = Products()
+def test_products_are_those_of_torch(layout, rows, inner, outer, has_bias, three, seed):
+    taken = Products(layout)
     x, bias = weight(rows, inner, seed=seed).detach(), weight(outer, seed=seed + 1)
     w, wt = weight(outer, inner, seed=seed + 2), weight(inner, outer, seed=seed + 3)
     given_ = x[None] if three else x
@@ -42,8 +43,8 @@ def test_products_are_those_of_torch(rows, inner, outer, has_bias, three, seed):
     assert len(taken._copies) == 2
 
 
-def test_what_runs_inside_takes_its_products_from_copies():
-    layer, taken = nn.Linear(8, 5), Products()
+def test_what_runs_inside_takes_its_products_from_copies(layout):
+    layer, taken = nn.Linear(8, 5), Products(layout)
     x = torch.ones(3, 8)
     with taken:
         first = layer(x)
@@ -56,8 +57,8 @@ def test_what_runs_inside_takes_its_products_from_copies():
     torch.testing.assert_close(first, layer(x))
 
 
-def test_views_are_multiplied_as_they_are():
-    taken, w = Products(), weight(6, 4)
+def test_views_are_multiplied_as_they_are(layout):
+    taken, w = Products(layout), weight(6, 4)
     x = torch.arange(24.0).reshape(4, 6).T
     torch.testing.assert_close(taken.linear(x, w), linear(x, w))
     wide = weight(4, 12)
@@ -65,8 +66,8 @@ def test_views_are_multiplied_as_they_are():
 
 
 @pytest.mark.parametrize("change", ["add_", "load", "place", "optimizer"])
-def test_a_change_that_torch_notes_is_seen_at_once(change):
-    layer, taken, x = nn.Linear(8, 5), Products(), torch.ones(3, 8)
+def test_a_change_that_torch_notes_is_seen_at_once(layout, change):
+    layer, taken, x = nn.Linear(8, 5), Products(layout), torch.ones(3, 8)
     before = taken.linear(x, layer.weight)
     if change == "add_":
         layer.weight.add_(1.0)
@@ -84,8 +85,8 @@ def test_a_change_that_torch_notes_is_seen_at_once(change):
 
 
 @pytest.mark.parametrize("change", ["fused", "data"])
-def test_a_change_that_nothing_notes_is_seen_when_it_is_looked_for(change):
-    layer, taken, x = nn.Linear(8, 5), Products(), torch.ones(3, 8)
+def test_a_change_that_nothing_notes_is_seen_when_it_is_looked_for(layout, change):
+    layer, taken, x = nn.Linear(8, 5), Products(layout), torch.ones(3, 8)
     taken.linear(x, layer.weight)
     if change == "fused":
         layer.weight.grad = torch.ones_like(layer.weight)
@@ -96,8 +97,8 @@ def test_a_change_that_nothing_notes_is_seen_when_it_is_looked_for(change):
     torch.testing.assert_close(taken.linear(x, layer.weight), linear(x, layer.weight), atol=1e-6, rtol=0)
 
 
-def test_what_has_not_changed_keeps_its_copy():
-    taken, x = Products(), torch.ones(3, 8)
+def test_what_has_not_changed_keeps_its_copy(layout):
+    taken, x = Products(layout), torch.ones(3, 8)
     kept, changed = weight(5, 8), weight(5, 8, seed=1)
     taken.linear(x, kept), taken.linear(x, changed)
     copy = taken._copies[id(kept), False]
@@ -108,14 +109,14 @@ def test_what_has_not_changed_keeps_its_copy():
     assert taken._copies[id(kept), False] is copy
 
 
-def test_one_weight_serves_both_ways_round():
-    taken, w, x = Products(), weight(6, 6), torch.eye(6)
+def test_one_weight_serves_both_ways_round(layout):
+    taken, w, x = Products(layout), weight(6, 6), torch.eye(6)
     torch.testing.assert_close(taken.linear(x, w), w.T.detach().contiguous())
     torch.testing.assert_close(taken.addmm(torch.zeros(6), x, w), w.detach())
 
 
-def test_everything_else_is_left_to_torch(monkeypatch):
-    taken, w = Products(), weight(5, 8)
+def test_everything_else_is_left_to_torch(layout):
+    taken, w = Products(layout), weight(5, 8)
     x = torch.ones(3, 8)
     with torch.enable_grad():
         assert taken.linear(x, w).requires_grad
@@ -134,14 +135,45 @@ def test_everything_else_is_left_to_torch(monkeypatch):
         scaled = torch.addmm(torch.ones(5), x, nn.Parameter(w.T), alpha=3)
         assert torch.equal(scaled, torch.addmm(torch.ones(5), x, w.T, alpha=3))
     assert not taken._copies
-    monkeypatch.setattr(products, "_LEAST", 41)
+
+
+@pytest.mark.parametrize("limit", [{"least": 41}, {"most": 39}, {"few": 4}])
+def test_what_a_layout_is_not_for_is_left_to_torch(layout, limit):
+    taken, w, x = Products(layout._replace(**limit)), weight(5, 8), torch.ones(3, 8)
     assert torch.equal(taken.linear(x, w), linear(x, w))
+    assert torch.equal(taken.addmm(torch.zeros(8), torch.ones(3, 5), w), torch.addmm(torch.zeros(8), torch.ones(3, 5), w))
     assert not taken._copies
+    within = Products(layout._replace(least=40, most=40, few=3))
+    within.linear(x, w)
+    assert len(within._copies) == 1
 
 
-def test_copies_hold_no_more_than_they_may(monkeypatch):
+def test_weights_that_lie_as_they_should_are_multiplied_as_they_are():
+    w, x = weight(8, 5), torch.ones(4, 8)
+    with Products(TURNED._replace(least=4)) as taken:
+        torch.addmm(torch.zeros(5), x, w)
+        assert not taken._copies
+        linear(x, weight(5, 8))
+        assert taken._copies
+    assert set(taken.stand_ins) == {"linear"} and set(Products(ONEDNN).stand_ins) == {"linear", "addmm"}
+
+
+@pytest.mark.parametrize(("amd", "intel", "mkl", "best"), [
+    (True, False, True, ONEDNN), (False, True, True, TURNED), (False, False, True, None), (True, False, False, None),
+    (False, True, False, None),
+])  # fmt: skip
+def test_the_best_layout_hangs_on_whose_processor_it_is(monkeypatch, amd, intel, mkl, best):
+    monkeypatch.setattr(products, "made_by_amd", lambda: amd)
+    monkeypatch.setattr(products, "made_by_intel", lambda: intel)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
+    if best is ONEDNN and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        best = None
+    assert best_layout() is best
+
+
+def test_copies_hold_no_more_than_they_may(layout, monkeypatch):
     monkeypatch.setattr(products, "_MOST", 100)
-    taken, x = Products(), torch.ones(3, 8)
+    taken, x = Products(layout), torch.ones(3, 8)
     weights = [weight(5, 8, seed=seed) for seed in range(4)]
     for _ in range(2):
         weights[0].add_(1.0)  # its copy makes room for the next
@@ -151,8 +183,8 @@ def test_copies_hold_no_more_than_they_may(monkeypatch):
     assert taken._copies[id(weights[0]), False].version == weights[0]._version
 
 
-def test_weights_that_are_not_finite_give_what_torch_gives():
-    taken, x = Products(), torch.ones(3, 8)
+def test_weights_that_are_not_finite_give_what_torch_gives(layout):
+    taken, x = Products(layout), torch.ones(3, 8)
     w = weight(5, 8)
     w.data[1, 2] = float("nan")
     for _ in range(2):

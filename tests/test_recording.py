@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from agent_kit import CONTEXT, FAMILIES, build_lm, take_products_from_copies
+from agent_kit import CONTEXT, FAMILIES, LAYOUTS, build_lm, take_products_from_copies
 from textgym_agents import decode
 from textgym_agents.decode import Decoder
 from textgym_agents.lora import add_lora
@@ -71,9 +71,9 @@ def record_soon(monkeypatch):
     monkeypatch.setattr(decode, "_RECORD_AFTER", 2)
 
 
-@pytest.fixture(autouse=True, params=["torch", "copies"])
+@pytest.fixture(autouse=True, params=["torch", *LAYOUTS])
 def products_of(request, monkeypatch):
-    take_products_from_copies(monkeypatch, copies=request.param == "copies")
+    take_products_from_copies(monkeypatch, LAYOUTS.get(request.param))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

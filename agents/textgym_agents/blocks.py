@@ -26,7 +26,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from textgym_agents.processor import made_by_amd
-from textgym_agents.slots import SlotCache
+from textgym_agents.slots import SlotCache, SlotLayer
 
 Block = tuple[int, int, int]
 """First row, one past the last, columns that its rows see."""
@@ -62,7 +62,8 @@ class Ragged:
     ) -> Ragged:
         """Make a plan from masks (rows, 1, 1, columns) of all rows."""
         if isinstance(mask, Tensor):
-            return cls(cache, blocks, [mask[a:b, ..., :seen] for a, b, seen in blocks], texts)
+            parts = [mask] if len(blocks) == 1 else [mask[a:b, ..., :seen] for a, b, seen in blocks]
+            return cls(cache, blocks, parts, texts)
         masks = [{kind: part[a:b, ..., :seen] for kind, part in mask.items()} for a, b, seen in blocks]
         return cls(cache, blocks, masks, texts)
 
@@ -160,13 +161,13 @@ def _attention(
 def _ragged(module: Any, query: Tensor, key: Tensor, value: Tensor, plan: Ragged, **kwargs: Any) -> Tensor:
     """Attend; query, key and value (1, heads, q, d). Returns (1, q, heads, d)."""
     layer = plan.cache.layers[module.layer_idx]
-    assert layer.keys is not None and layer.values is not None
-    one_each = query[0].transpose(0, 1)[:, :, None]  # (q, heads, 1, d)
+    assert isinstance(layer, SlotLayer)
+    one_each = query.permute(2, 1, 0, 3)  # (q, heads, 1, d)
     parts = []
     for (a, b, width), mask in zip(plan.blocks, plan.masks, strict=True):
         if not isinstance(mask, Tensor):
             mask = mask[module.config.layer_types[module.layer_idx]]
-        keys, values = layer.keys[a:b, :width].transpose(1, 2), layer.values[a:b, :width].transpose(1, 2)
+        keys, values = layer.cut(a, b, width)
         _read(keys, values)
         parts.append(_attend(module, one_each[a:b], keys, values, mask, **kwargs))
     for a, b in plan.texts:
@@ -191,7 +192,7 @@ def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor
     if kwargs.keys() <= {"scaling"} and getattr(module, "num_key_value_groups", 1) == 1:
         # What transformers' function comes to, once it has asked for everything that is not there.
         out = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=kwargs.get("scaling"))
-        return out[:, :, 0].contiguous()
+        return out.squeeze(2).contiguous()
     return sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0][:, 0]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ from textgym_agents.blocks import (
 from textgym_agents.head import is_plain
 from textgym_agents.masks import FULL, attention_masks
 from textgym_agents.model import ActorCritic
-from textgym_agents.products import Products
+from textgym_agents.products import Products, best_layout
 from textgym_agents.recording import Recording
 from textgym_agents.sampling import Sampling, sample
 from textgym_agents.slots import SlotCache
@@ -70,7 +71,8 @@ class Decoder:
         self.device, self.dtype = model.lm.device, model.lm.dtype  # properties that search the model each time
         self._on_host = self.device.type == "cpu"
         self.static = self.device.type == "cuda" if static is None else static
-        self._products = Products() if self._on_host and not self.static and Products.pay() else None
+        layout = best_layout() if self._on_host and not self.static else None
+        self._products = None if layout is None else Products(layout)
         self._recording: Recording | None = None
         self._passes = 0  # of one token per row, without a recording
         self.mixes = self._mixes_exactly()
@@ -98,6 +100,8 @@ class Decoder:
         rows: Tensor,
         uniforms: Tensor,
         allowed: Tensor | None = None,
+        *,
+        follows: bool = False,
     ) -> Sampled:
         """Add one token to each of the first n rows, and sample the next of those that did not sit out.
 
@@ -108,14 +112,15 @@ class Decoder:
             rows: int64 (k,), the rows to sample for, in the order in which they are given back.
             uniforms: float32 (k,), a random number for each of them.
             allowed: bool (k, V), the tokens that each may be; None: all.
+            follows: whether nobody can have changed the model since the last pass, so that it need not be looked at again.
         """
-        width = int(lengths.max())
+        width = max(lengths.tolist())
         if self.static:
             width = min(self.model.context_length, -(-width // _COLUMNS) * _COLUMNS)
         if ids.device.type != "cuda" or not self.static:
             blocks = [(0, len(ids), width)] if self.static else split_rows(lengths)
             with self._small(len(ids)):
-                return self.sample(self._in_blocks(ids, columns, blocks, width)[rows], uniforms, allowed)
+                return self.sample(self._in_blocks(ids, columns, blocks, width, follows)[rows], uniforms, allowed)
         key = (len(ids), width, allowed is None)
         by_row = uniforms.new_zeros(len(ids)).index_copy_(0, rows, uniforms)
         given = [ids, columns, by_row]
@@ -208,8 +213,12 @@ class Decoder:
     def sample(self, states: Tensor, uniforms: Tensor, allowed: Tensor | None = None) -> Sampled:
         """Sample one token from each state (n, hidden), with a random number (n,) each, among ``allowed``, bool (n, V)."""
         with self._small(len(states)):
-            plain = is_plain(head_of(self.model.lm))  # else a hook may hold what the head gave
-            with self._as_products():
+            head = head_of(self.model.lm)
+            plain = is_plain(head)  # else a hook may hold what the head gave
+            if plain and self._products is not None:
+                # Directly: a mode that asks of every operation costs 90 us between two passes.
+                logits = self.model.logits(states, partial(self._products.linear, weight=head.weight, bias=head.bias))
+            else:
                 logits = self.model.logits(states)
             tokens, logprobs = sample(logits, uniforms, self.sampling, allowed, overwrite=plain)
             # A value model of its own reads whole texts once they are there: beside every token it would cost a second pass.
@@ -223,9 +232,9 @@ class Decoder:
     def _as_products(self) -> AbstractContextManager[Any]:
         return self._products or nullcontext()
 
-    def _in_blocks(self, ids: Tensor, columns: Tensor, blocks: Sequence[Block], width: int) -> Tensor:
+    def _in_blocks(self, ids: Tensor, columns: Tensor, blocks: Sequence[Block], width: int, follows: bool = False) -> Tensor:
         """Add one token to each row, from the recording where there is one."""
-        recording = self._usable()
+        recording = self._usable(follows)
         if recording is not None:
             return self._replay(recording, ids, columns, blocks, width)
         self._passes += 1
@@ -245,7 +254,7 @@ class Decoder:
 
     def _replay(self, recording: Recording, ids: Tensor, columns: Tensor, blocks: Sequence[Block], width: int) -> Tensor:
         mask = attention_masks(columns[:, None], torch.arange(width), self.model.windows, self.dtype)
-        self.cache.aim_tokens(torch.arange(len(ids)), columns)
+        self.cache.aim_tokens(None, columns)
         positions = columns.clamp(max=self.model.context_length - 1)
         with replayed_attention(Ragged.cut(self.cache, blocks, mask)):
             return recording(ids[None], positions[None])[0]
@@ -256,9 +265,9 @@ class Decoder:
         small = sum(weights.numel() for weights in self.model.lm.base_model.parameters()) <= _LARGEST
         return plain and small and self.model.lm.config.get_text_config()._attn_implementation == "sdpa"
 
-    def _usable(self) -> Recording | None:
+    def _usable(self, follows: bool = False) -> Recording | None:
         """Give the recording; forget one that the model has outgrown, to make another later."""
-        if self._recording is not None and not self._recording.fits():
+        if self._recording is not None and not follows and not self._recording.fits():
             self._recording, self._passes = None, 0
         return None if torch.is_grad_enabled() else self._recording
 

@@ -92,9 +92,9 @@ class QModel(ActorCritic):
         self.slow_heads = copy.deepcopy(self.heads).requires_grad_(False)
         self.beta = beta
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, head: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Give the policy's logits. (..., hidden) -> (..., V), float32."""
-        logits = super().logits(hidden)
+        logits = super().logits(hidden, head)
         if self.beta == 0:
             return logits
         lean = self.q(self.slow_heads, hidden).amin(0) - self.values(hidden)[..., None]

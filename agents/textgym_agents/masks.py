@@ -55,5 +55,8 @@ def attention_masks(
     masks = {}
     for kind, window in windows.items():
         hidden = later if window is None else later | (queries - keys >= window)
-        masks[kind] = hidden.to(dtype).mul_(torch.finfo(dtype).min)[:, None]
+        lowest = torch.finfo(dtype).min
+        # A product of truth values and a number has torch's default type.
+        mask = hidden * lowest if dtype == torch.get_default_dtype() else hidden.to(dtype).mul_(lowest)
+        masks[kind] = mask[:, None]
     return masks if len(masks) > 1 else next(iter(masks.values()))

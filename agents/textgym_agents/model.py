@@ -96,9 +96,15 @@ class ActorCritic(nn.Module):
         policy = self.policy_hidden(ids, positions, mask)
         return policy if self.value_lm is None else torch.cat([policy, self.value_hidden(ids, positions, mask)], -1)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Give the float32 logits of the V tokens, as the model itself does. (..., hidden) -> (..., V)."""
-        return self.logit_rule(head_of(self.lm)(hidden[..., : self.policy_size])[..., : self.vocab_size]).float()
+    def logits(self, hidden: Tensor, head: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Give the float32 logits of the V tokens, as the model itself does. (..., hidden) -> (..., V).
+
+        Args:
+            hidden: the states.
+            head: does what the model's own head does.
+        """
+        of_states = head or head_of(self.lm)
+        return self.logit_rule(of_states(hidden[..., : self.policy_size])[..., : self.vocab_size]).float()
 
     def values(self, hidden: Tensor) -> Tensor:
         """Give the value of each state. (..., hidden) -> (...,), float32."""

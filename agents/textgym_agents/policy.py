@@ -229,7 +229,7 @@ class CausalLMPolicy:
             self._rows.cached[slots] = lengths
             try:
                 uniforms = torch.rand(len(slots), generator=self.generator)
-                sampled = self._decoder.one_each(*plan.tensors, plan.lengths, plan.at, uniforms)
+                sampled = self._decoder.one_each(*plan.tensors, plan.lengths, plan.at, uniforms, follows=True)
             except BaseException:
                 self._rows.free(slots)  # they do not hold what was just said
                 raise

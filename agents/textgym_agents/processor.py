@@ -24,6 +24,12 @@ def made_by_amd() -> bool:
     return "AuthenticAMD" in (_field("vendor_id") or platform.processor())
 
 
+@cache
+def made_by_intel() -> bool:
+    """Whether it is one of Intel's."""
+    return "GenuineIntel" in (_field("vendor_id") or platform.processor())
+
+
 def _field(name: str) -> str:
     """Read a field of Linux's description of the first core; empty where there is none."""
     lines = _INFO.read_text().splitlines() if _INFO.exists() else []

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, export
+from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
@@ -25,6 +26,7 @@ from textgym_agents.products import Products
 
 _NAME = "textgym_recording"
 _NO_OPS = ("aten.clone", "aten.detach", "aten.alias", "aten.dropout", "aten._assert_tensor_metadata")  # where gradients are off
+_COMPILED = {"linear": functional.linear, "gelu": functional.gelu, "split": torch.unsafe_split}  # what torch.NAME is not
 _TOKENS = 4  # of the example pass; a length of 1 would be taken for fixed
 
 Attend = Callable[..., Tensor]
@@ -107,8 +109,10 @@ def _call_directly(node: fx.Node, products: Products | None) -> None:
     library, _, name = str(node.target).rpartition(".")[0].partition(".")  # "aten.NAME.OVERLOAD"
     if library != "aten":
         return
-    if products is not None and name in ("linear", "addmm"):
-        node.target = getattr(products, name)
+    if products is not None and name in products.stand_ins:
+        node.target = products.stand_ins[name]
+    elif name in _COMPILED:
+        node.target = _COMPILED[name]
     elif inspect.isbuiltin(getattr(torch, name, None)):
         node.target = getattr(torch, name)
     elif inspect.ismethoddescriptor(getattr(Tensor, name, None)):

@@ -8,6 +8,7 @@ window keep all columns too, and mask those that are out of sight.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,8 @@ class SlotLayer(CacheLayerMixin):
         for name, states in (("keys", key_states), ("values", value_states)):
             _, heads, _, size = states.shape
             setattr(self, name, states.new_zeros(self.num_rows, self.num_columns, heads, size))
+        assert self.keys is not None and self.values is not None
+        self._places = self.keys.flatten(0, 1), self.values.flatten(0, 1)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -54,12 +57,21 @@ class SlotLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
         aim, held = self.aim, []
-        for store, states in ((self.keys, key_states), (self.values, value_states)):
-            store.flatten(0, 1).index_copy_(0, aim.places, states.transpose(1, 2).flatten(0, 1))
+        for store, places, states in zip((self.keys, self.values), self._places, (key_states, value_states), strict=True):
+            places.index_copy_(0, aim.places, states.transpose(1, 2).flatten(0, 1))
             if aim.width:
                 seen = store[: aim.count, : aim.width] if aim.rows is None else store[aim.rows, : aim.width]
                 held.append(seen.transpose(1, 2))
         return (held[0], held[1]) if aim.width else (key_states, value_states)
+
+    def cut(self, start: int, stop: int, width: int) -> Iterator[Tensor]:
+        """View the first ``width`` columns of some rows' keys, and values, (stop - start, heads, width, head_dim)."""
+        for store in (self.keys, self.values):
+            assert store is not None
+            _, columns, heads, size = store.shape
+            token = heads * size
+            shape = stop - start, heads, width, size
+            yield store.as_strided(shape, (columns * token, size, token, 1), start * columns * token)
 
     def copy_rows(self, source: Tensor, target: Tensor, width: int) -> None:
         """Copy the first ``width`` columns of rows ``source`` to rows ``target``."""
@@ -104,7 +116,7 @@ class SlotCache(Cache):
     def __init__(self, num_layers: int, num_rows: int, num_columns: int, windows: Windows) -> None:
         super().__init__(layers=[SlotLayer(num_rows, num_columns + 1) for _ in range(num_layers)])
         self.num_columns = num_columns + 1
-        self._starts = torch.arange(num_rows)[:, None] * self.num_columns  # place of each row's first column
+        self._starts = torch.arange(num_rows) * self.num_columns  # place of each row's first column
         self.windows = windows
 
     def aim(self, rows: Tensor | None, columns: Tensor, width: int, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
@@ -119,15 +131,16 @@ class SlotCache(Cache):
         Returns:
             Additive masks (G, 1, q, width): a token sees the columns up to its own; see ``attention_masks``.
         """
-        if self._starts.device != columns.device:
-            self._starts = self._starts.to(columns.device)
-        starts = self._starts[: len(columns)] if rows is None else self._starts[rows]
-        self._aim(Aim((starts + columns).flatten(), len(columns), rows, width))
+        starts = self._starts_of(rows, columns)
+        self._aim(Aim((starts[:, None] + columns).flatten(), len(columns), rows, width))
         return attention_masks(columns, torch.arange(width, device=columns.device), self.windows, dtype)
 
-    def aim_tokens(self, rows: Tensor, columns: Tensor) -> None:
-        """Set where the tokens of a ragged pass (1, q) are written, int64 (q,) both; see ``ragged_attention``."""
-        self._aim(Aim(rows * self.num_columns + columns, len(rows), None, 0))
+    def aim_tokens(self, rows: Tensor | None, columns: Tensor) -> None:
+        """Set where the tokens of a ragged pass (1, q) are written, int64 (q,) both; see ``ragged_attention``.
+
+        Without ``rows`` each goes to a row of its own, in their order.
+        """
+        self._aim(Aim(self._starts_of(rows, columns) + columns, len(columns), None, 0))
 
     def copy_rows(self, source: Tensor, target: Tensor, width: int) -> None:
         """Copy the first ``width`` columns of rows ``source`` to rows ``target``, in every layer; both int64 (n,)."""
@@ -143,6 +156,11 @@ class SlotCache(Cache):
                 assert layer.keys is not None and layer.values is not None
                 layer.keys.zero_()
                 layer.values.zero_()
+
+    def _starts_of(self, rows: Tensor | None, columns: Tensor) -> Tensor:
+        if self._starts.device != columns.device:
+            self._starts = self._starts.to(columns.device)
+        return self._starts[: len(columns)] if rows is None else self._starts[rows]
 
     def _aim(self, aim: Aim) -> None:
         for layer in self.layers:
