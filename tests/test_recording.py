@@ -211,3 +211,16 @@ def test_a_copy_that_is_written_to_stays_a_copy(letters):
     writer = Writer(model)
     assert max(writer.step() for _ in range(4)) < 1e-5
     assert torch.equal(bias, before)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox"])
+def test_what_is_done_row_by_row_is_done_without_views_to_and_fro(letters, family):
+    writer = Writer(ActorCritic(build_lm(family, len(letters)), letters, CONTEXT))
+    for _ in range(2):
+        writer.step()
+    recording = writer.decoder._recording
+    assert recording is not None
+    products = [node for node in recording._graph.graph.nodes if "linear" in node.name or "addmm" in node.name]
+    sources = [str(node.args["addmm" in node.name].target) for node in products]  # addmm is given its bias first
+    assert len(sources) >= 8
+    assert not any("view" in source for source in sources)

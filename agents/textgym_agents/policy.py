@@ -23,7 +23,7 @@ from textgym_agents.model import ActorCritic
 from textgym_agents.plan import Plan
 from textgym_agents.prefix import LEAST_SAVED, Sharing, share
 from textgym_agents.rows import SlotRows
-from textgym_agents.sampling import Sampling
+from textgym_agents.sampling import Draws, Sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +177,7 @@ class CausalLMPolicy:
         texts = _Texts(tokens, lengths, rows, cached, uniforms, None if allowed is None else allowed.to(self.device))
         few = len(named) <= len(self._rows) // 2  # of many rows: reading just theirs costs less than one pass over all
         if few or max(new) > 1:
-            sampled = self._pass_by_pass(texts, np.array(new) > (0 if few else 1))
+            sampled = self._pass_by_pass(texts, [few or count > 1 for count in new])
         else:
             sampled = self._decode(texts)
         self._rows.cached[slots] = lengths
@@ -207,46 +207,51 @@ class CausalLMPolicy:
         following: list[Following] = []
         running, plan = Running(ahead), None
         table = lengths + np.arange(MOST + 1)[:, None]  # of all steps at once: the first sum after a pass costs 30 us
-        for taken in range(1, min(MOST, self.model.context_length - int(lengths.max())) + 1):
-            stay = running.after(written)
-            if stay is None:
-                break
-            if running.gone:
-                self._rows.free(slots[running.gone])  # as the driver will
-                slots, lengths, table = slots[stay], lengths[stay], table[:, stay]
-                written = [written[i] for i in stay]
-                if plan is not None:
-                    plan.leave(running.gone, stay)
-            if plan is None or running.gone:
-                rows = self._rows.settled(slots)
-                if rows is None:
-                    rows, plan = self._take_rows(slots, lengths + 1), None
-                if len(slots) <= len(self._rows) // 2:  # few are run by themselves
+        draws = Draws(self.generator, MOST * len(slots))
+        try:
+            for taken in range(1, min(MOST, self.model.context_length - int(lengths.max())) + 1):
+                stay = running.after(written)
+                if stay is None:
                     break
-                plan = plan or self._plan(rows)
-            before, lengths = lengths, table[taken]
-            plan.put(written, before, lengths)
-            self._rows.cached[slots] = lengths
-            try:
-                uniforms = torch.rand(len(slots), generator=self.generator)
+                if running.gone:
+                    gone, slots, lengths, table = slots[running.gone], slots[stay], lengths[stay], table[:, stay]
+                    self._rows.free(gone)  # as the driver will
+                    written = [written[i] for i in stay]
+                    if plan is not None:
+                        plan.leave(running.gone, stay)
+                if plan is None or running.gone:
+                    rows = self._rows.settled(slots)
+                    if rows is None:
+                        self._rows.cached[slots] = lengths
+                        rows, plan = self._take_rows(slots, lengths + 1), None
+                    if len(slots) <= len(self._rows) // 2:  # few are run by themselves
+                        break
+                    plan = plan or self._plan(rows)
+                before, lengths = lengths, table[taken]
+                plan.put(written, before, lengths)
+                uniforms = draws.take(len(slots))
                 sampled = self._decoder.one_each(*plan.tensors, plan.lengths, plan.at, uniforms, follows=True)
-            except BaseException:
-                self._rows.free(slots)  # they do not hold what was just said
-                raise
-            written = self._written(slots, sampled)
-            following.append(Following(slots, *sampled))
+                written = self._written(slots, sampled)
+                following.append(Following(slots, *sampled))
+        except BaseException:
+            self._rows.free(slots)  # they do not hold what was just said
+            raise
+        finally:
+            draws.close()
+        self._rows.cached[slots] = lengths
         return following
 
-    def _pass_by_pass(self, texts: _Texts, several: npt.NDArray[np.bool_]) -> Sampled:
+    def _pass_by_pass(self, texts: _Texts, several: Sequence[bool]) -> Sampled:
         """Sample the next token of each text, where some of them need ``several`` tokens run."""
-        new = texts.cached == 0
-        fresh, grown = (several & new).nonzero()[0], (several & ~new).nonzero()[0]
-        rest = (~several).nonzero()[0]
+        cached = texts.cached.tolist()  # Python's lists: after a pass each of numpy's functions is slow at first
+        fresh = np.array([i for i, many in enumerate(several) if many and not cached[i]], dtype=np.int64)
+        grown = np.array([i for i, many in enumerate(several) if many and cached[i]], dtype=np.int64)
+        rest = np.array([i for i, many in enumerate(several) if not many], dtype=np.int64)
         sharing = self._share(texts, fresh)
         parts = []
         if self._decoder.mixes and sharing is None and len(fresh) and len(rest):
             # 1) new prompts, in one pass with those that need one token each
-            both = np.arange(len(new)) if len(grown) == 0 else np.sort(np.concatenate([fresh, rest]))
+            both = np.arange(len(cached)) if len(grown) == 0 else np.sort(np.concatenate([fresh, rest]))
             parts.append((both, self._mix(texts, fresh, rest, both)))
         else:
             if len(fresh):

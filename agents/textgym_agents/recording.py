@@ -26,6 +26,9 @@ from textgym_agents.products import Products
 
 _NAME = "textgym_recording"
 _NO_OPS = ("aten.clone", "aten.detach", "aten.alias", "aten.dropout", "aten._assert_tensor_metadata")  # where gradients are off
+_ROW_WISE = frozenset(
+    {"embedding", "linear", "layer_norm", "add", "sub", "mul", "pow", "rsqrt", "gelu", "silu", "relu", "tanh"}
+)
 _COMPILED = {"linear": functional.linear, "gelu": functional.gelu, "split": torch.unsafe_split}  # what torch.NAME is not
 _TOKENS = 4  # of the example pass; a length of 1 would be taken for fixed
 
@@ -106,8 +109,8 @@ def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any
 
 def _call_directly(node: fx.Node, products: Products | None) -> None:
     """Call an operation as ``torch.NAME`` or as a tensor's method, where that is compiled: half the price of ``torch.ops``."""
-    library, _, name = str(node.target).rpartition(".")[0].partition(".")  # "aten.NAME.OVERLOAD"
-    if library != "aten":
+    name = _name(node)
+    if not name:
         return
     if products is not None and name in products.stand_ins:
         node.target = products.stand_ins[name]
@@ -123,6 +126,75 @@ def _does_nothing(node: fx.Node) -> bool:
     name = str(node.target).rpartition(".")[0]
     source = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], fx.Node) else None
     return name in _NO_OPS or (name == "aten.to" and isinstance(source, Tensor) and source.dtype == node.meta["val"].dtype)
+
+
+class _Nodes(dict[fx.Node, fx.Node]):
+    """The nodes of a graph in a new one, where what is (1, q, size) is kept as (q, size) as long as that does as well.
+
+    Views to and fro are a third of what a pass calls. A node that was kept so gets its first dimension when it is asked for.
+    """
+
+    def __init__(self, new: fx.Graph) -> None:
+        super().__init__()
+        self._new = new
+        self._flat: dict[fx.Node, fx.Node] = {}
+
+    def __missing__(self, node: fx.Node) -> fx.Node:
+        self[node] = self._new.call_function(torch.unsqueeze, (self._flat[node], 0))
+        return self[node]
+
+    def flat(self, node: fx.Node) -> fx.Node:
+        """Give a node without its first dimension, of 1."""
+        if node not in self._flat:
+            self._flat[node] = self._new.call_function(torch.squeeze, (self[node], 0))
+        return self._flat[node]
+
+    def same(self, node: fx.Node, source: fx.Node) -> None:
+        """Let a node be another."""
+        for kept in (self, self._flat):
+            if source in kept:
+                kept[node] = kept[source]
+
+    def view(self, node: fx.Node) -> bool:
+        """Take a node that is another in another shape. Returns whether it could."""
+        source, shape = node.args[0], _shape(node)
+        before = _shape(source)
+        if _name(node) not in ("view", "reshape") or shape is None or before is None:
+            return False
+        assert isinstance(source, fx.Node)
+        if shape == ("1", *before):
+            self._flat[node] = self[source]
+        elif before == ("1", *shape):
+            self[node] = self.flat(source)
+        elif source in self._flat:
+            self[node] = self._new.call_method(_name(node), (self._flat[source], *fx.map_arg(node.args[1:], self.__getitem__)))
+        else:
+            return False
+        return True
+
+    def row_wise(self, node: fx.Node) -> fx.Node | None:
+        """Take a node that does the same to every row, without their first dimension. Returns it; None: it is none of these."""
+        name, shape = _name(node), _shape(node)
+        of_rows = name in _ROW_WISE or (name == "mean" and node.args[1] == [-1])
+        if not of_rows or shape is None or len(shape) != 3 or shape[0] != "1":
+            return None
+        dims = {other: _shape(other) or () for other in node.all_input_nodes}
+        per_row = {other for other, size in dims.items() if size[:2] == shape[:2] and (len(size) == 3 or name == "embedding")}
+        if any(len(size) > 2 and other not in per_row for other, size in dims.items()):
+            return None  # the same for all rows, it would bring the first dimension back
+        self._flat[node] = self._new.node_copy(node, lambda other: self.flat(other) if other in per_row else self[other])
+        return self._flat[node]
+
+
+def _name(node: fx.Node) -> str:
+    """Give NAME of an operation "aten.NAME.OVERLOAD"."""
+    library, _, name = str(node.target).rpartition(".")[0].partition(".")
+    return name if library == "aten" else ""
+
+
+def _shape(node: Any) -> tuple[str, ...] | None:
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return tuple(map(str, value.shape)) if isinstance(value, Tensor) else None
 
 
 @dataclass(frozen=True)
@@ -143,7 +215,8 @@ def _rewrite(
     graph: fx.Graph, layers: Mapping[int, Any], attend: Attend, products: Products | None
 ) -> tuple[fx.GraphModule, list[str]]:
     """Make weights inputs, put attention and products in place, drop what does nothing. Returns the pass and weights' names."""
-    new, env = fx.Graph(), {}
+    new = fx.Graph()
+    env = _Nodes(new)
     # Where an operation writes in place a copy is more than its source: the source may be a weight.
     in_place = any(str(node.target).rpartition(".")[0].endswith("_") for node in graph.nodes if node.op == "call_function")
     weights: dict[str, fx.Node] = {}
@@ -162,7 +235,11 @@ def _rewrite(
             call = _Layer(attend, layers[number], scaling)
             env[node] = new.create_node("call_function", call, tuple(env[x] for x in states), name=f"attend_{number}")
         elif node.op == "call_function" and not in_place and _does_nothing(node):
-            env[node] = env[node.args[0]]
+            env.same(node, node.args[0])
+        elif node.op == "call_function" and not in_place and env.view(node):
+            pass
+        elif node.op == "call_function" and not in_place and (copied := env.row_wise(node)) is not None:
+            _call_directly(copied, products)
         elif node.op == "call_function":
             env[node] = new.node_copy(node, env.__getitem__)
             _call_directly(env[node], products)
