@@ -24,7 +24,11 @@ class Plan:
     def __init__(self, rows: npt.NDArray[np.int64], count: int, spare: int) -> None:
         self.rows = rows
         self.spare = spare
-        self.lengths, self.ids, self.columns = np.zeros((3, count), dtype=np.int64)
+        numbers = np.zeros((3, count), dtype=np.int64)
+        self.ids, self.columns, self.lengths = numbers
+        self._ends = numbers[1:]
+        self._further = np.zeros(count, dtype=np.int64)
+        self._further[rows] = 1
         """int64 (rows in use,) each: tokens of each row with the new one (0: it sits out), that token, and its column."""
         self.columns.fill(spare)
         self.tensors = torch.from_numpy(self.ids), torch.from_numpy(self.columns)
@@ -36,9 +40,14 @@ class Plan:
         """Say which token each of the rows runs, into which column, and how long its text is then; (n,) each."""
         self.ids[self.rows], self.columns[self.rows], self.lengths[self.rows] = ids, columns, lengths
 
+    def go_on(self, ids: npt.ArrayLike) -> None:
+        """Say which token each of the rows runs next, (n,): one column further, in a text that is one longer."""
+        self.ids[self.rows] = ids
+        self._ends += self._further
+
     def leave(self, gone: Sequence[int], stay: Sequence[int]) -> None:
         """Let the rows ``gone`` sit out from now on; indices into the rows that were in until now, as ``stay`` are."""
         rows = self.rows[gone]
-        self.ids[rows], self.columns[rows], self.lengths[rows] = 0, self.spare, 0
+        self.ids[rows], self.columns[rows], self.lengths[rows], self._further[rows] = 0, self.spare, 0, 0
         self.rows = self.rows[stay]
         self.at = torch.from_numpy(self.rows)

@@ -206,7 +206,6 @@ class CausalLMPolicy:
         """Sample the steps after the one that has ``written``, while it is known which: the passes that ``act`` would run."""
         following: list[Following] = []
         running, plan = Running(ahead), None
-        table = lengths + np.arange(MOST + 1)[:, None]  # of all steps at once: the first sum after a pass costs 30 us
         draws = Draws(self.generator, MOST * len(slots))
         try:
             for taken in range(1, min(MOST, self.model.context_length - int(lengths.max())) + 1):
@@ -214,7 +213,7 @@ class CausalLMPolicy:
                 if stay is None:
                     break
                 if running.gone:
-                    gone, slots, lengths, table = slots[running.gone], slots[stay], lengths[stay], table[:, stay]
+                    gone, slots, lengths = slots[running.gone], slots[stay], lengths[stay]
                     self._rows.free(gone)  # as the driver will
                     written = [written[i] for i in stay]
                     if plan is not None:
@@ -222,13 +221,14 @@ class CausalLMPolicy:
                 if plan is None or running.gone:
                     rows = self._rows.settled(slots)
                     if rows is None:
-                        self._rows.cached[slots] = lengths
-                        rows, plan = self._take_rows(slots, lengths + 1), None
+                        self._rows.cached[slots] = lengths + (taken - 1)
+                        rows, plan = self._take_rows(slots, lengths + taken), None
                     if len(slots) <= len(self._rows) // 2:  # few are run by themselves
                         break
-                    plan = plan or self._plan(rows)
-                before, lengths = lengths, table[taken]
-                plan.put(written, before, lengths)
+                    if plan is None:
+                        plan = self._plan(rows)
+                        plan.put(0, lengths + (taken - 2), lengths + (taken - 1))  # one step back, to go on from
+                plan.go_on(written)
                 uniforms = draws.take(len(slots))
                 sampled = self._decoder.one_each(*plan.tensors, plan.lengths, plan.at, uniforms, follows=True)
                 written = self._written(slots, sampled)
@@ -238,7 +238,7 @@ class CausalLMPolicy:
             raise
         finally:
             draws.close()
-        self._rows.cached[slots] = lengths
+        self._rows.cached[slots] = lengths + len(following)
         return following
 
     def _pass_by_pass(self, texts: _Texts, several: Sequence[bool]) -> Sampled:
@@ -321,7 +321,8 @@ class CausalLMPolicy:
         hidden = self._decoder.mixed(ids, columns, held, torch.from_numpy(new[new >= 0]), rows, counts.tolist())
         place = texts.rows.copy()
         place[fresh] = list(accumulate(counts.tolist(), initial=len(ids) - 1))[1:]
-        return self._decoder.sample(hidden[self._upload(place[both])], *self._draws(texts, both))
+        place = place if len(both) == len(place) else place[both]
+        return self._decoder.sample(hidden[self._upload(place)], *self._draws(texts, both))
 
     def _catch_up(self, texts: _Texts, at: npt.NDArray[np.int64]) -> Sampled:
         """Run the tokens that the cache lacks of the texts ``at``, and sample."""

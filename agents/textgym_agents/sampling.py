@@ -62,7 +62,7 @@ class Draws:
     def take(self, count: int) -> Tensor:
         """Give the next numbers, float32 (count,) in [0, 1)."""
         start, self._taken = self._taken, self._taken + count
-        return self._numbers[start : self._taken]
+        return self._numbers.narrow(0, start, count)
 
     def close(self) -> None:
         """Set the generator to where it would be."""
