@@ -31,6 +31,15 @@ def test_contestants_take_turns_and_the_first_round_is_not_timed():
     assert slow.closed
 
 
+def test_in_a_timed_round_each_runs_for_as_long_as_it_must():
+    asked = []
+    fast = Scripted("fast", [(10, 1.0), (10, 1.0), (10, 1.0), (20, 0.5), (10, 3.0)], asked)
+    slow = Scripted("slow", [(10, 9.0), (10, 9.0), (10, 5.0)], asked)
+    rates = alternate({"fast": fast, "slow": slow}, 2, {"slow": 10}, least_seconds=2.5)
+    assert asked == ["fast", "slow", "fast", "fast", "fast", "slow", "fast", "slow"]
+    assert rates == {"fast": (40 / 2.5, 10 / 3), "slow": (10 / 9, 2.0)}
+
+
 def test_other_work_than_the_loads_is_an_error_that_closes_everyone():
     one, other = Scripted("one", [(10, 1.0)], []), Scripted("other", [(9, 1.0)], [])
     with pytest.raises(RuntimeError, match="other did 9 of work where the load asks for 10"):

@@ -33,3 +33,5 @@ def test_options_that_do_not_fit_are_refused():
         SpeedConfig(trl_python=Path("nowhere/python"))
     with pytest.raises(ValueError, match="repeats is 0"):
         SpeedConfig(repeats=0)
+    with pytest.raises(ValueError, match="least_seconds is -1"):
+        SpeedConfig(least_seconds=-1)

@@ -47,7 +47,7 @@ class Row:
 
 
 def alternate(
-    contestants: Mapping[str, Contestant], repeats: int, work: Mapping[str, float] | None = None
+    contestants: Mapping[str, Contestant], repeats: int, work: Mapping[str, float] | None = None, least_seconds: float = 0.0
 ) -> dict[str, tuple[float, ...]]:
     """Let all contestants run in turn, one round untimed and then ``repeats`` rounds. Returns each one's rates, per second.
 
@@ -55,6 +55,8 @@ def alternate(
         contestants: by name; they are closed afterwards, whatever happens.
         repeats: timed rounds.
         work: by name, what each of its runs must have done; who is not named is not checked.
+        least_seconds: in a timed round each runs again until its runs took as long: who is done in a second would else be
+            compared in a good second or a bad one of a machine that others use too.
 
     Raises:
         RuntimeError: a contestant did other work than ``work``.
@@ -63,11 +65,14 @@ def alternate(
     try:
         for repeat in range(repeats + 1):
             for name, contestant in contestants.items():
-                done, seconds = contestant.run()
-                if done != (work or {}).get(name, done):
-                    raise RuntimeError(f"{name} did {done:g} of work where the load asks for {(work or {})[name]:g}")
+                total = spent = 0.0
+                while spent == 0.0 or (repeat and spent < least_seconds):
+                    done, seconds = contestant.run()
+                    if done != (work or {}).get(name, done):
+                        raise RuntimeError(f"{name} did {done:g} of work where the load asks for {(work or {})[name]:g}")
+                    total, spent = total + done, spent + seconds
                 if repeat:
-                    rates[name].append(done / seconds)
+                    rates[name].append(total / spent)
     finally:
         for contestant in contestants.values():
             contestant.close()

@@ -68,6 +68,8 @@ class SpeedConfig:
     """Episodes' worth of tokens that SB3 plays; it would need minutes for more."""
     repeats: int = 5
     """Timed rounds, after one that is not timed; medians are reported."""
+    least_seconds: float = 4.0
+    """Who rolls out runs again in a timed round until its runs took as long."""
     sweep_repeats: int = 3
     """The same for the sweep."""
     threads: int = 2
@@ -83,6 +85,8 @@ class SpeedConfig:
         for name in ("slots", "minibatch", "epochs", "repeats", "sweep_repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.least_seconds < float("inf"):
+            raise ValueError(f"least_seconds is {self.least_seconds}; it must be at least 0")
         if self.load.episodes < self.slots or self.load.episodes % self.minibatch:
             raise ValueError(
                 f"episodes is {self.load.episodes}; it must be at least slots = {self.slots} and a multiple of minibatch = "
@@ -152,7 +156,7 @@ def _rollouts(load_config: LoadConfig, config: SpeedConfig, slots: int, repeats:
     }
     contestants = {name: BestThreads(make, choose=config.choose_threads) for name, make in makers.items()}
     work: dict[str, float] = dict.fromkeys((GENERATE, CONTINUOUS, DRAINED), float(load.useful))
-    rates = alternate(contestants, repeats, work)
+    rates = alternate(contestants, repeats, work, config.least_seconds)
     notes = {name: f"on {contestant.threads} of {torch.get_num_threads()} threads" for name, contestant in contestants.items()}
     for name in (CARRIED, REBUILT):
         notes[name] += "; tokens sampled, all of which end up in a collection"
@@ -237,6 +241,7 @@ def _tiny(config: SpeedConfig) -> SpeedConfig:
         large_vocab_size=128,
         minibatch=4,
         repeats=1,
+        least_seconds=0.0,
         sweep_repeats=1,
         sb3_episodes=4.0,
     )
