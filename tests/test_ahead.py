@@ -41,7 +41,9 @@ TASKS = {
 }
 
 
-def build(letters, kind, policy_kind, num_slots, shape="gpt2", output="torch", separate=False, **options):
+def build(
+    letters, kind, policy_kind, num_slots, shape="gpt2", output="torch", separate=False, prompts=("a", "bcd", "ef"), **options
+):
     lm = build_lm(shape, len(letters))
     model = ActorCritic(lm, letters, CONTEXT, build_lm(shape, len(letters), seed=1) if separate else None)
     torch.nn.init.normal_(model.value_head.weight, generator=torch.Generator().manual_seed(0))
@@ -49,7 +51,7 @@ def build(letters, kind, policy_kind, num_slots, shape="gpt2", output="torch", s
         for name, weight in lm.named_parameters():
             if name.endswith(("ln_f.weight", "model.norm.weight")):
                 weight.mul_(0.2)  # so that end-of-text comes at every length
-    task = PromptTask(["a", "bcd", "ef"], letters, rewards, **TASKS[kind])
+    task = PromptTask(prompts, letters, rewards, **TASKS[kind])
     envs = TextGenVectorEnv(num_slots, task, autoreset_mode=AutoresetMode.DISABLED, output=output, **options)
     envs.reset(seed=3)
     return policy_kind(model, num_slots, seed=5), envs
@@ -156,6 +158,18 @@ def test_what_was_learned_in_between_is_seen(letters):
                     weight.add_(0.01 * (step + 1))
     for one, other in zip(out[:4], out[4:], strict=True):
         same(one, other)
+
+
+def test_a_hook_that_comes_between_two_collections_is_seen_though_passes_were_recorded(letters):
+    policy, envs = build(letters, "long", CausalLMPolicy, 12, prompts=("bcd", "ef"))  # begun in a pass that is never recorded
+    policy.record_soon()
+    collector = Collector(envs, policy)
+    collector.collect(24)
+    assert policy._decoder._recording is not None
+    policy.model.lm.get_submodule("transformer.h.0.mlp").register_forward_hook(lambda module, given, out: 2 * out)
+    rollout = collector.collect(24)
+    logprobs, _, _ = policy.evaluate(rollout.ids, rollout.prompt_lengths, rollout.agent_mask)
+    torch.testing.assert_close(rollout.logprobs, logprobs.masked_fill(~rollout.agent_mask, 0), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["long", "stopped", "answered"])

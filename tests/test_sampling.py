@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from textgym_agents import sampling as sampling_module
-from textgym_agents.sampling import Draws, Sampling, sample, truncate
+from textgym_agents.sampling import Sampling, sample, truncate
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 QUARTERS = torch.tensor([[0.25, 0.5, 0.0, 0.25]]).log()
@@ -152,14 +152,3 @@ def test_logits_are_written_over_only_on_request():
     assert torch.equal(logits, before)
     given = sample(logits, uniforms, Sampling(), overwrite=True)
     assert all(torch.equal(one, other) for one, other in zip(expected, given, strict=True))
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 40), max_size=6), st.integers(0, 30), st.integers(0, 5))
-def test_numbers_drawn_at_once_are_those_drawn_call_by_call_and_leave_no_trace(counts, more, seed):
-    at_once, by_call = (torch.Generator().manual_seed(seed) for _ in range(2))
-    draws = Draws(at_once, sum(counts) + more)
-    for count in counts:
-        assert torch.equal(draws.take(count), torch.rand(count, generator=by_call))
-    draws.close()
-    assert torch.equal(at_once.get_state(), by_call.get_state())

@@ -23,7 +23,7 @@ from textgym_agents.model import ActorCritic
 from textgym_agents.plan import Plan
 from textgym_agents.prefix import LEAST_SAVED, Sharing, share
 from textgym_agents.rows import SlotRows
-from textgym_agents.sampling import Draws, Sampling
+from textgym_agents.sampling import Sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +206,6 @@ class CausalLMPolicy:
         """Sample the steps after the one that has ``written``, while it is known which: the passes that ``act`` would run."""
         following: list[Following] = []
         running, plan = Running(ahead), None
-        draws = Draws(self.generator, MOST * len(slots))
         try:
             for taken in range(1, min(MOST, self.model.context_length - int(lengths.max())) + 1):
                 stay = running.after(written)
@@ -229,15 +228,13 @@ class CausalLMPolicy:
                         plan = self._plan(rows)
                         plan.put(0, lengths + (taken - 2), lengths + (taken - 1))  # one step back, to go on from
                 plan.go_on(written)
-                uniforms = draws.take(len(slots))
-                sampled = self._decoder.one_each(*plan.tensors, plan.lengths, plan.at, uniforms, follows=True)
+                uniforms = torch.rand(len(slots), generator=self.generator)
+                sampled = self._decoder.one_each(*plan.tensors, plan.lengths, plan.at, uniforms, follows=bool(following))
                 written = self._written(slots, sampled)
                 following.append(Following(slots, *sampled))
         except BaseException:
             self._rows.free(slots)  # they do not hold what was just said
             raise
-        finally:
-            draws.close()
         self._rows.cached[slots] = lengths + len(following)
         return following
 

@@ -43,34 +43,6 @@ class Sampling:
         return self.top_k is not None or self.top_p < 1
 
 
-class Draws:
-    """The numbers that ``torch.rand`` would give on the host call by call, drawn at once: after a pass each call costs 15 us.
-
-    ``close`` leaves the generator as if no more had been drawn than were taken.
-
-    Args:
-        generator: on the host.
-        most: how many may be taken in all.
-    """
-
-    def __init__(self, generator: torch.Generator, most: int) -> None:
-        self._generator = generator
-        self._state = generator.get_state()
-        self._numbers = torch.rand(most, generator=generator)
-        self._taken = 0
-
-    def take(self, count: int) -> Tensor:
-        """Give the next numbers, float32 (count,) in [0, 1)."""
-        start, self._taken = self._taken, self._taken + count
-        return self._numbers.narrow(0, start, count)
-
-    def close(self) -> None:
-        """Set the generator to where it would be."""
-        self._generator.set_state(self._state)
-        if self._taken:
-            torch.rand(self._taken, generator=self._generator)
-
-
 def truncate(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
     """Put -inf where top-k, then top-p (Holtzman et al., 2020) leave a token out. (..., V) -> (..., V).
 
