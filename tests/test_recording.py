@@ -11,8 +11,9 @@ from textgym_agents.decode import Decoder
 from textgym_agents.lora import add_lora
 from textgym_agents.model import ActorCritic
 from textgym_agents.policy import CausalLMPolicy
-from textgym_agents.recording import Recording
+from textgym_agents.recording import Recording, _Nodes
 from textgym_agents.sampling import Sampling
+from torch import fx
 
 ROWS = 4
 START = [6, 2, 9, 4]  # past the families' window of 5, and before it
@@ -224,3 +225,22 @@ def test_what_is_done_row_by_row_is_done_without_views_to_and_fro(letters, famil
     sources = [str(node.args["addmm" in node.name].target) for node in products]  # addmm is given its bias first
     assert len(sources) >= 8
     assert not any("view" in source for source in sources)
+    views = [node for node in recording._graph.graph.nodes if "view" in node.name or "squeeze" in node.name]
+    layers = writer.model.lm.config.num_hidden_layers
+    assert family != "gpt2" or len(views) <= 4 + 5 * layers  # heads of queries, keys and values, and attention's way in and out
+
+
+@pytest.mark.parametrize(("other", "taken"), [((1, 5, 3), True), ((3,), True), ((5, 3), True), ((1, 1, 3), False)])
+def test_what_is_the_same_for_all_rows_keeps_its_dimensions(other, taken):
+    graph, new = fx.Graph(), fx.Graph()
+    x, y = graph.placeholder("x"), graph.placeholder("y")
+    total = graph.call_function(torch.ops.aten.add.Tensor, (x, y))
+    for node, shape in ((x, (1, 5, 3)), (y, other), (total, (1, 5, 3))):
+        node.meta["val"] = torch.empty(shape)
+    nodes = _Nodes(new)
+    nodes[x], nodes[y] = new.placeholder("x"), new.placeholder("y")
+    assert (nodes.row_wise(total) is not None) == taken
+    if taken:
+        new.output(nodes[total])
+        a, b = torch.rand(1, 5, 3), torch.rand(other)
+        assert torch.equal(fx.GraphModule({}, new)(a, b), a + b)
