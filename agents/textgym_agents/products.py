@@ -98,7 +98,7 @@ class Products(TorchFunctionMode):
         """Do what was called, if it is a product, from a copy."""
         if func is linear:
             func = self.linear
-        elif func is torch.addmm and self._layout.addmm and len(args) == 3:  # it may be given by other names too
+        elif func is torch.addmm and "addmm" in self.stand_ins and len(args) == 3:  # it may be given by other names too
             func = self.addmm
         return func(*args, **(kwargs or {}))
 

@@ -1,6 +1,7 @@
 """A language model's pass over tokens in one row, recorded once and replayed without the Python of its modules.
 
-Left out on purpose: a compiler. What is replayed are the model's own operations in their order, with the same numbers, its live
+Left out on purpose: a compiler. What is replayed are the model's own operations in their order, but for views that change
+nothing (see ``_Nodes``), with the same numbers, its live
 weights (or the copies of them that ``Products`` keeps) and the same attention; only what Python did between them is gone.
 Whatever cannot be recorded runs as it did.
 """
