@@ -1,12 +1,15 @@
 """Recorded passes: the plain pass's numbers for every family, whatever its weights become; else the plain pass itself."""
 
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from agent_kit import CONTEXT, FAMILIES, LAYOUTS, build_lm, take_products_from_copies
+from textgym_agents import blocks as blocks_module
 from textgym_agents import decode
+from textgym_agents.blocks import split_rows
 from textgym_agents.decode import Decoder
 from textgym_agents.lora import add_lora
 from textgym_agents.model import ActorCritic
@@ -43,13 +46,10 @@ class Writer:
         for text in self.texts[:rows]:
             text += self.draw(1)
         lengths = np.array([len(text) for text in self.texts[:rows]])
-        cut = (
-            [(0, 1, int(lengths[0])), (1, rows, int(lengths[1:].max()))]
-            if blocks and rows > 1
-            else [(0, rows, int(lengths.max()))]
-        )
         ids = torch.tensor([text[-1] for text in self.texts[:rows]])
-        states = self.decoder._in_blocks(ids, torch.from_numpy(lengths - 1), cut, int(lengths.max()))
+        with patch.object(blocks_module, "_LEAST_SAVED", 0 if blocks else 10**6):
+            assert (len(split_rows(lengths)) > 1) == (blocks and rows > 1)
+            states = self.decoder._one_token(ids, torch.from_numpy(lengths - 1), lengths)
         full = [torch.tensor([text]) for text in self.texts[:rows]]
         expected = torch.stack([self.model.policy_hidden(ids, torch.arange(ids.shape[1])[None])[0, -1] for ids in full])
         return float((states - expected).abs().max() / expected.abs().max())
@@ -151,7 +151,7 @@ def test_a_pass_that_hangs_on_numbers_is_never_recorded(letters):
 
 
 def test_a_recording_that_gives_other_numbers_is_not_used(letters, monkeypatch):
-    monkeypatch.setattr(Recording, "__call__", lambda self, ids, positions: torch.zeros(1, ids.shape[1], 32))
+    monkeypatch.setattr(Recording, "__call__", lambda self, ids, positions, plan: torch.zeros(1, ids.shape[1], 32))
     writer = Writer(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT))
     assert max(writer.step() for _ in range(4)) < 1e-5
     assert writer.decoder._recording is None
@@ -221,11 +221,11 @@ def test_what_is_done_row_by_row_is_done_without_views_to_and_fro(letters, famil
         writer.step()
     recording = writer.decoder._recording
     assert recording is not None
-    products = [node for node in recording._graph.graph.nodes if "linear" in node.name or "addmm" in node.name]
+    products = [node for node in recording._graph.nodes if "linear" in node.name or "addmm" in node.name]
     sources = [str(node.args["addmm" in node.name].target) for node in products]  # addmm is given its bias first
     assert len(sources) >= 8
     assert not any("view" in source for source in sources)
-    views = [node for node in recording._graph.graph.nodes if "view" in node.name or "squeeze" in node.name]
+    views = [node for node in recording._graph.nodes if "view" in node.name or "squeeze" in node.name]
     layers = writer.model.lm.config.num_hidden_layers
     assert family != "gpt2" or len(views) <= 4 + 5 * layers  # heads of queries, keys and values, and attention's way in and out
 
@@ -239,7 +239,7 @@ def test_what_is_the_same_for_all_rows_keeps_its_dimensions(other, taken):
         node.meta["val"] = torch.empty(shape)
     nodes = _Nodes(new)
     nodes[x], nodes[y] = new.placeholder("x"), new.placeholder("y")
-    assert (nodes.row_wise(total) is not None) == taken
+    assert nodes.row_wise(total) == taken
     if taken:
         new.output(nodes[total])
         a, b = torch.rand(1, 5, 3), torch.rand(other)

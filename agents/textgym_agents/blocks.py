@@ -8,6 +8,7 @@ of the cache, then whole new texts, whose prefill thus costs no pass of its own.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,10 @@ class Ragged:
     """Additive, (rows, 1, 1, columns) of each block; one per layer kind where the model has several."""
     texts: Sequence[tuple[int, int]]
     """First token and one past the last of each new text; it sees itself only."""
+    places: Tensor
+    """int64 (q,), where each token's keys and values go: row x columns + column."""
+    first: int = 0
+    """The row of the first token."""
 
     @classmethod
     def cut(
@@ -58,14 +63,16 @@ class Ragged:
         cache: SlotCache,
         blocks: Sequence[Block],
         mask: Tensor | Mapping[str, Tensor],
+        places: Tensor,
         texts: Sequence[tuple[int, int]] = (),
+        first: int = 0,
     ) -> Ragged:
-        """Make a plan from masks (rows, 1, 1, columns) of all rows."""
+        """Make a plan from masks (rows, 1, 1, columns) of the rows from ``first`` on, whose blocks are counted from there."""
         if isinstance(mask, Tensor):
-            parts = [mask] if len(blocks) == 1 else [mask[a:b, ..., :seen] for a, b, seen in blocks]
-            return cls(cache, blocks, parts, texts)
-        masks = [{kind: part[a:b, ..., :seen] for kind, part in mask.items()} for a, b, seen in blocks]
-        return cls(cache, blocks, masks, texts)
+            parts: Sequence[Any] = [mask] if len(blocks) == 1 else [mask[a:b, ..., :seen] for a, b, seen in blocks]
+        else:
+            parts = [{kind: part[a:b, ..., :seen] for kind, part in mask.items()} for a, b, seen in blocks]
+        return cls(cache, [(a + first, b + first, seen) for a, b, seen in blocks], parts, texts, places, first)
 
 
 def split_rows(lengths: npt.NDArray[np.int64]) -> list[Block]:
@@ -102,24 +109,6 @@ def ragged_attention(lm: PreTrainedModel, plan: Ragged) -> Iterator[None]:
     """Let the model's attention read the cache as the plan says; for a pass over ids (1, q) that ``aim_tokens`` has aimed."""
     with _attending(lm, plan):
         yield
-
-
-@contextmanager
-def replayed_attention(plan: Ragged) -> Iterator[None]:
-    """Let a recorded pass, whose attention is ``attend_in_cache``, follow the plan; ``aim_tokens`` has aimed it."""
-    token = _plan.set(plan)
-    try:
-        yield
-    finally:
-        _plan.reset(token)
-
-
-def attend_in_cache(module: Any, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Tensor:
-    """Write keys and values (1, heads, q, d) into the cache and attend as planned. Returns (1, q, heads, d)."""
-    plan = _plan.get()
-    assert isinstance(plan, Ragged)
-    plan.cache.layers[module.layer_idx].update(key, value)
-    return _ragged(module, query, key, value, plan, **kwargs)
 
 
 @contextmanager
@@ -169,7 +158,8 @@ def _ragged(module: Any, query: Tensor, key: Tensor, value: Tensor, plan: Ragged
             mask = mask[module.config.layer_types[module.layer_idx]]
         keys, values = layer.cut(a, b, width)
         _read(keys, values)
-        parts.append(_attend(module, one_each[a:b], keys, values, mask, **kwargs))
+        own = one_each[a - plan.first : b - plan.first]
+        parts.append(_attend(module, own, keys, values, mask, **kwargs))
     for a, b in plan.texts:
         own = query[:, :, a:b], key[:, :, a:b], value[:, :, a:b]
         parts.append(sdpa_attention_forward(module, own[0], own[1], own[2], None, **kwargs)[0][0])
@@ -182,9 +172,14 @@ def _read(keys: Tensor, values: Tensor) -> None:
     Attention reads them head by head, 128 bytes of every kilobyte at d = 32. Of 32 rows and 40 columns from outside the
     caches an AMD EPYC reads so in 745 us, and in 526 after it has read them in order; no number changes.
     """
-    if keys.numel() >= _LEAST_READ and made_by_amd() and keys.device.type == "cpu":
+    if keys.device.type == "cpu" and keys.numel() >= least_read():
         keys.sum()
         values.sum()
+
+
+def least_read() -> int:
+    """Give how many keys of a block pay for being read in order first."""
+    return _LEAST_READ if made_by_amd() else sys.maxsize
 
 
 def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **kwargs: Any) -> Tensor:

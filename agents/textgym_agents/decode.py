@@ -3,13 +3,15 @@
 Left out on purpose: slots and texts, which are the policy's. On CUDA the pass that adds one token per row runs as a CUDA graph:
 its shapes are rounded up to a few sizes, so that a handful of graphs serve a whole run, and nothing waits for the device.
 On a CPU it is recorded once there were ``_RECORD_AFTER`` of them, see ``recording``: a count, so no clock decides what runs.
+Where it pays, two halves of the rows run side by side, see ``threads``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,26 +20,25 @@ import torch
 from torch import Tensor
 
 from textgym_agents.blocks import (
-    Block,
     Ragged,
-    attend_in_cache,
     attention_in_blocks,
     ragged_attention,
-    replayed_attention,
     split_rows,
 )
+from textgym_agents.halves import LEAST_ROWS, Half, halves, whole
 from textgym_agents.head import is_plain
-from textgym_agents.masks import FULL, attention_masks
+from textgym_agents.masks import attention_masks
 from textgym_agents.model import ActorCritic
 from textgym_agents.products import Products, best_layout
 from textgym_agents.recording import Recording
 from textgym_agents.sampling import Sampling, sample
 from textgym_agents.slots import SlotCache
 from textgym_agents.support import head_of
-from textgym_agents.threads import small_pass
+from textgym_agents.threads import halves_pay, one_thread, side_by_side, small_pass
 
 _ROWS, _COLUMNS = 8, 64  # static shapes: rows and columns are rounded up to multiples of these
-_RECORD_AFTER = 2000  # passes: recording costs what some 1,600 recorded ones save (4 x 256), and many a run is shorter
+_RECORD_AFTER = 500  # passes: recording costs what 100 (4 x 256) to 450 (2 x 64) recorded ones save, and many a run is shorter
+_LARGEST_HEAD = 2**21  # weights of a head that each half reads for itself
 _LARGEST = 2**26  # weights of a model that is recorded, on a copy; in larger ones Python's share of a pass is small
 
 
@@ -73,6 +74,7 @@ class Decoder:
         self.static = self.device.type == "cuda" if static is None else static
         layout = best_layout() if self._on_host and not self.static else None
         self._products = None if layout is None else Products(layout)
+        self._recordable = self._may_be_recorded()
         self._recording: Recording | None = None
         self._passes = 0  # of one token per row, without a recording
         self.mixes = self._mixes_exactly()
@@ -80,7 +82,7 @@ class Decoder:
         self._graphs: dict[tuple[int, int, bool], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Sampled]] = {}
 
     def record_soon(self) -> None:
-        """Record at the next pass of one token per row, not only after 2,000 of them."""
+        """Record at the next pass of one token per row, not only after 500 of them."""
         self._passes = max(self._passes, _RECORD_AFTER - 1)
 
     def begin(self) -> None:
@@ -114,13 +116,11 @@ class Decoder:
             allowed: bool (k, V), the tokens that each may be; None: all.
             follows: whether nobody can have changed the model since the last pass, so that it need not be looked at again.
         """
-        width = max(lengths.tolist())
-        if self.static:
-            width = min(self.model.context_length, -(-width // _COLUMNS) * _COLUMNS)
-        if ids.device.type != "cuda" or not self.static:
-            blocks = [(0, len(ids), width)] if self.static else split_rows(lengths)
-            with self._small(len(ids)):
-                return self.sample(self._in_blocks(ids, columns, blocks, width, follows)[rows], uniforms, allowed)
+        if not self.static:
+            return self.sample(self._one_token(ids, columns, lengths, follows).index_select(0, rows), uniforms, allowed)
+        width = min(self.model.context_length, -(-max(lengths.tolist()) // _COLUMNS) * _COLUMNS)
+        if ids.device.type != "cuda":
+            return self.sample(self._one_each(ids, columns, width)[rows], uniforms, allowed)
         key = (len(ids), width, allowed is None)
         by_row = uniforms.new_zeros(len(ids)).index_copy_(0, rows, uniforms)
         given = [ids, columns, by_row]
@@ -171,23 +171,25 @@ class Decoder:
         Returns:
             States (n + p, hidden) of the rows' tokens and the texts'.
         """
-        n, width = len(ids), int(lengths.max())
-        ends = np.cumsum(counts)
-        places = torch.cat([torch.arange(count) for count in counts])
-        blocks = split_rows(lengths)
-        mask = attention_masks(columns[:, None], torch.arange(width), {FULL: None}, self.dtype)
-        assert isinstance(mask, Tensor)
-        assert isinstance(self.cache, SlotCache)
-        texts_at = [(n + e - c, n + e) for e, c in zip(ends.tolist(), counts, strict=True)]
-        plan = Ragged.cut(self.cache, blocks, mask, texts_at)
-        self.cache.aim_tokens(torch.cat([torch.arange(n), rows]), torch.cat([columns, places]))
-        positions = torch.cat([columns.clamp(max=self.model.context_length - 1), places])
-        if (recording := self._usable()) is not None:
-            with self._small(n + len(texts)), replayed_attention(plan):
-                return recording(torch.cat([ids, texts])[None], positions[None])[0]
-        with self._small(n + len(texts)), self._as_products(), ragged_attention(self.model.lm, plan):
-            # A mask with four dimensions is taken as it is; this one is never read.
-            return self.model.policy_hidden(torch.cat([ids, texts])[None], positions[None], mask[:1], self.cache)[0]
+        ends = [0, *accumulate(counts)]
+        positions = columns.clamp(max=self.model.context_length - 1)
+        within = torch.cat([torch.arange(count) for count in counts])
+        passes, parts = [], self._halves(lengths, counts)
+        for first, last, begin, end in parts:
+            at, of = slice(first, last), slice(ends[begin], ends[end])
+            places = torch.cat([self.cache.places(None, columns[at], first), self.cache.places(rows[of], within[of])])
+            starts = [last - first + stop - of.start for stop in ends[begin : end + 1]]
+            plan = self._plan(columns[at], lengths[at], places, first, list(pairwise(starts)))
+            given, seen = torch.cat([ids[at], texts[of]]), torch.cat([positions[at], within[of]])
+            passes.append((given[None], seen[None], plan))
+        recording = self._usable()
+        run = [partial(recording or self._ragged, *each) for each in passes]
+        states = self._run(run, len(ids) + len(texts), recorded=recording is not None)
+        if len(states) == 1:
+            return states[0][0]
+        cuts = [part.last - part.first for part in parts]
+        kinds = zip(*((part[0, :cut], part[0, cut:]) for part, cut in zip(states, cuts, strict=True)), strict=True)
+        return torch.cat([part for kind in kinds for part in kind])
 
     @torch.no_grad()
     def _mixes_exactly(self) -> bool:
@@ -212,56 +214,119 @@ class Decoder:
 
     def sample(self, states: Tensor, uniforms: Tensor, allowed: Tensor | None = None) -> Sampled:
         """Sample one token from each state (n, hidden), with a random number (n,) each, among ``allowed``, bool (n, V)."""
-        with self._small(len(states)):
-            head = head_of(self.model.lm)
-            plain = is_plain(head)  # else a hook may hold what the head gave
-            if plain and self._products is not None:
-                # Directly: a mode that asks of every operation costs 90 us between two passes.
-                logits = self.model.logits(states, partial(self._products.linear, weight=head.weight, bias=head.bias))
-            else:
-                logits = self.model.logits(states)
-            tokens, logprobs = sample(logits, uniforms, self.sampling, allowed, overwrite=plain)
-            # A value model of its own reads whole texts once they are there: beside every token it would cost a second pass.
-            values = self.model.values(states) if self.model.value_lm is None else torch.zeros_like(logprobs)
-            return Sampled(tokens, logprobs, values)
+        head = head_of(self.model.lm)
+        plain = is_plain(head)  # else a hook may hold what the head gave
+        n = len(states)
+        if not (plain and head.weight.numel() <= _LARGEST_HEAD and self._pays(n, n)):
+            with self._small(n):
+                return self._sample(states, uniforms, allowed)
+        parts = [
+            partial(self._sample, states[at], uniforms[at], None if allowed is None else allowed[at])
+            for at in (slice(n // 2), slice(n // 2, n))
+        ]
+        return Sampled(*map(torch.cat, zip(*side_by_side(*parts), strict=True)))
+
+    def _sample(self, states: Tensor, uniforms: Tensor, allowed: Tensor | None) -> Sampled:
+        head = head_of(self.model.lm)
+        plain = is_plain(head)
+        if plain and self._products is not None:
+            # Directly: a mode that asks of every operation costs 90 us between two passes.
+            logits = self.model.logits(states, partial(self._products.linear, weight=head.weight, bias=head.bias))
+        else:
+            logits = self.model.logits(states)
+        tokens, logprobs = sample(logits, uniforms, self.sampling, allowed, overwrite=plain)
+        # A value model of its own reads whole texts once they are there: beside every token it would cost a second pass.
+        values = self.model.values(states) if self.model.value_lm is None else torch.zeros_like(logprobs)
+        return Sampled(tokens, logprobs, values)
+
+    def _multiplications(self, tokens: int) -> int:
+        """Count those of a feed-forward layer's product."""
+        return tokens * 4 * self.model.policy_size**2
 
     def _small(self, tokens: int) -> AbstractContextManager[None]:
-        products = tokens * 4 * self.model.policy_size**2  # of a feed-forward layer
-        return small_pass(products) if self._on_host else nullcontext()
+        return small_pass(self._multiplications(tokens)) if self._on_host else nullcontext()
+
+    def _pays(self, rows: int, tokens: int) -> bool:
+        """Whether to halve so many rows; the same whether passes are recorded or not, as it may change a number's last bit."""
+        plain = self._recordable and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        return plain and rows >= LEAST_ROWS and halves_pay(self._multiplications(tokens))
+
+    def _halves(self, lengths: npt.NDArray[np.int64], counts: Sequence[int] = ()) -> list[Half]:
+        n = len(lengths)
+        return halves(lengths, counts) if self._pays(n, n + sum(counts)) else whole(n, len(counts))
+
+    def _run(self, parts: Sequence[Callable[[], Tensor]], tokens: int, *, recorded: bool) -> Sequence[Tensor]:
+        """Run the halves of a pass: recorded ones at once, plain ones one after another, as they share the cache's aim."""
+        if len(parts) == 1:
+            with self._small(tokens):
+                return [parts[0]()]
+        if recorded:
+            return side_by_side(*parts)
+        with one_thread():
+            return [part() for part in parts]
 
     def _as_products(self) -> AbstractContextManager[Any]:
         return self._products or nullcontext()
 
-    def _in_blocks(self, ids: Tensor, columns: Tensor, blocks: Sequence[Block], width: int, follows: bool = False) -> Tensor:
+    def _one_token(self, ids: Tensor, columns: Tensor, lengths: npt.NDArray[np.int64], follows: bool = False) -> Tensor:
         """Add one token to each row, from the recording where there is one."""
+        parts = self._halves(lengths)
         recording = self._usable(follows)
         if recording is not None:
-            return self._replay(recording, ids, columns, blocks, width)
+            return self._replay(recording, parts, ids, columns, lengths)
         self._passes += 1
         recording, replayed = None, None
-        if self._passes == _RECORD_AFTER and self._records():
+        if self._passes == _RECORD_AFTER and self._recordable and not torch.is_grad_enabled():
             try:
-                recording = Recording(self.model.lm.base_model, attend_in_cache, self._products)
-                replayed = self._replay(recording, ids, columns, blocks, width)
+                recording = Recording(self.model.lm.base_model, self.model.windows, self._products)
+                replayed = self._replay(recording, parts, ids, columns, lengths)
             except Exception:  # whatever cannot be recorded runs as it did
                 recording = None
-        with attention_in_blocks(self.model.lm, blocks):
-            states = self._one_each(ids, columns, width)  # after the recorded pass, whose keys and values it writes over
+        # After the recorded pass, whose keys and values it writes over.
+        plain = [partial(self._in_blocks, ids, columns, lengths, part) for part in parts]
+        states = torch.cat(list(self._run(plain, len(ids), recorded=False)))
         # Bit for bit: which tokens a run samples does not hang on when its passes were recorded.
-        if replayed is not None and torch.equal(replayed, states):
+        live = torch.from_numpy(lengths > 0)
+        if replayed is not None and torch.equal(replayed[live], states[live]):
             self._recording = recording
         return states
 
-    def _replay(self, recording: Recording, ids: Tensor, columns: Tensor, blocks: Sequence[Block], width: int) -> Tensor:
-        mask = attention_masks(columns[:, None], torch.arange(width), self.model.windows, self.dtype)
-        self.cache.aim_tokens(None, columns)
+    def _replay(
+        self, recording: Recording, parts: Sequence[Half], ids: Tensor, columns: Tensor, lengths: npt.NDArray[np.int64]
+    ) -> Tensor:
         positions = columns.clamp(max=self.model.context_length - 1)
-        with replayed_attention(Ragged.cut(self.cache, blocks, mask)):
-            return recording(ids[None], positions[None])[0]
+        assert isinstance(self.cache, SlotCache)
+        passes = []
+        for first, last, _, _ in parts:
+            at = slice(first, last)
+            plan = self._plan(columns[at], lengths[at], self.cache.places(None, columns[at], first), first)
+            passes.append(partial(recording, ids[None, at], positions[None, at], plan))
+        states = self._run(passes, len(ids), recorded=True)
+        return states[0][0] if len(states) == 1 else torch.cat(list(states), 1)[0]
 
-    def _records(self) -> bool:
-        """Whether passes may be recorded: without gradients, of a small model on a CPU, with attention in blocks."""
-        plain = isinstance(self.cache, SlotCache) and self._on_host and not self.static and not torch.is_grad_enabled()
+    def _plan(
+        self,
+        columns: Tensor,
+        lengths: npt.NDArray[np.int64],
+        places: Tensor,
+        first: int,
+        texts: Sequence[tuple[int, int]] = (),
+    ) -> Ragged:
+        """Plan a pass over rows from ``first`` on and new texts beside them."""
+        assert isinstance(self.cache, SlotCache)
+        mask = attention_masks(columns[:, None], torch.arange(int(lengths.max())), self.model.windows, self.dtype)
+        return Ragged.cut(self.cache, split_rows(lengths), mask, places, texts, first)
+
+    def _ragged(self, ids: Tensor, positions: Tensor, plan: Ragged) -> Tensor:
+        """Run tokens (1, q) as planned, without a recording. Returns their states (1, q, hidden)."""
+        plan.cache.aim_tokens(plan.places)
+        unread = torch.zeros(1, 1, 1, 1, dtype=self.dtype)  # a mask with four dimensions is taken as it is
+        with self._as_products(), ragged_attention(self.model.lm, plan):
+            return self.model.policy_hidden(ids, positions, unread, plan.cache)
+
+    def _may_be_recorded(self) -> bool:
+        """Whether passes may be recorded: of a small model on a CPU, with attention in blocks."""
+        plain = isinstance(self.cache, SlotCache) and self._on_host and not self.static
         small = sum(weights.numel() for weights in self.model.lm.base_model.parameters()) <= _LARGEST
         return plain and small and self.model.lm.config.get_text_config()._attn_implementation == "sdpa"
 
@@ -269,10 +334,17 @@ class Decoder:
         """Give the recording; forget one that the model has outgrown, to make another later."""
         if self._recording is not None and not follows and not self._recording.fits():
             self._recording, self._passes = None, 0
-        return None if torch.is_grad_enabled() else self._recording
+        return None if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") else self._recording
 
-    def _one_each(self, ids: Tensor, columns: Tensor, width: int) -> Tensor:
-        mask = self.cache.aim(None, columns[:, None], width, self.dtype)
+    def _in_blocks(self, ids: Tensor, columns: Tensor, lengths: npt.NDArray[np.int64], half: Half) -> Tensor:
+        """Add one token to each row of a half, without a recording."""
+        at = slice(half.first, half.last)
+        with attention_in_blocks(self.model.lm, split_rows(lengths[at])):
+            return self._one_each(ids[at], columns[at], max(1, *lengths[at].tolist()), half.first)
+
+    def _one_each(self, ids: Tensor, columns: Tensor, width: int, first: int = 0) -> Tensor:
+        """Add one token to each of the rows from ``first`` on."""
+        mask = self.cache.aim(None, columns[:, None], width, self.dtype, first)
         positions = columns.clamp(max=self.model.context_length - 1)[:, None]
         with self._as_products():
             return self.model.policy_hidden(ids[:, None], positions, mask, self.cache)[:, 0]

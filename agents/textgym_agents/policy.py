@@ -113,7 +113,7 @@ class CausalLMPolicy:
         self.generator.manual_seed(seed)
 
     def record_soon(self) -> None:
-        """Record the model's pass at once, not only after 2,000 passes, where a run is known to be long; see ``recording``."""
+        """Record the model's pass at once, not only after 500 passes, where a run is known to be long; see ``recording``."""
         self._decoder.record_soon()
 
     def reset_slots(self, slots: Sequence[int] | np.ndarray) -> None:
@@ -319,7 +319,7 @@ class CausalLMPolicy:
         place = texts.rows.copy()
         place[fresh] = list(accumulate(counts.tolist(), initial=len(ids) - 1))[1:]
         place = place if len(both) == len(place) else place[both]
-        return self._decoder.sample(hidden[self._upload(place)], *self._draws(texts, both))
+        return self._decoder.sample(hidden.index_select(0, self._upload(place)), *self._draws(texts, both))
 
     def _catch_up(self, texts: _Texts, at: npt.NDArray[np.int64]) -> Sampled:
         """Run the tokens that the cache lacks of the texts ``at``, and sample."""

@@ -10,6 +10,7 @@ GPT-2's layers have them, inputs before outputs: 32 rows through its head, which
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +30,8 @@ class Layout(NamedTuple):
     """Gives the copy of a weight (n, k), n outputs."""
     product: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     """Gives rows (m, k) times the weight of a copy, and a bias (n,) or None: (m, n)."""
+    script: str
+    """The same in TorchScript, of ``rows``, ``weight`` and ``bias``; see ``script``."""
     least: int
     """Numbers in the smallest weight that is copied."""
     most: int
@@ -47,12 +50,21 @@ def _by_mkl(rows: Tensor, copy: Tensor, bias: Tensor | None) -> Tensor:
     return torch.mm(rows, copy) if bias is None else torch.addmm(bias, rows, copy)
 
 
+_ONEDNN = 'return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")'
+_MKL = "return torch.mm(rows, weight) if bias is None else torch.addmm(bias, rows, weight)"
+
 # Smaller weights cost less than oneDNN's calls do.
 ONEDNN = Layout(
-    lambda weight: torch.ops.mkldnn._reorder_linear_weight(weight.contiguous()), _by_onednn, 2**17, _MOST, few=1, addmm=True
+    lambda weight: torch.ops.mkldnn._reorder_linear_weight(weight.contiguous()),
+    _by_onednn,
+    _ONEDNN,
+    2**17,
+    _MOST,
+    few=1,
+    addmm=True,
 )
 # 768 x 3,072 are no quicker turned, 256 x 4,096 a quarter; 3 rows are not, 4 are.
-TURNED = Layout(lambda weight: weight.T.contiguous(), _by_mkl, 2**16, 2**20, few=4, addmm=False)
+TURNED = Layout(lambda weight: weight.T.contiguous(), _by_mkl, _MKL, 2**16, 2**20, few=4, addmm=False)
 
 
 def best_layout() -> Layout | None:
@@ -85,12 +97,10 @@ class Products(TorchFunctionMode):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
-        self._layout = layout
+        self.layout = layout
+        """Of the copies."""
+        self._lock = Lock()
         self._copies: dict[tuple[int, bool], _Copy] = {}
-        self.stand_ins: Mapping[str, Callable[..., Tensor]] = {"linear": self.linear} | (
-            {"addmm": self.addmm} if layout.addmm else {}
-        )
-        """What does an operation of torch from copies, by the operation's name."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -98,24 +108,36 @@ class Products(TorchFunctionMode):
         """Do what was called, if it is a product, from a copy."""
         if func is linear:
             func = self.linear
-        elif func is torch.addmm and "addmm" in self.stand_ins and len(args) == 3:  # it may be given by other names too
+        elif func is torch.addmm and self.layout.addmm and len(args) == 3:  # it may be given by other names too
             func = self.addmm
         return func(*args, **(kwargs or {}))
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Do what ``torch.nn.functional.linear`` does. (..., k), (n, k) -> (..., n)."""
-        laid_out = self._laid_out(input, weight, False)
+        rows = _rows(input)
+        laid_out = self._laid_out(weight, False, len(rows)) if _is_plain(input) else None
         if laid_out is None:
             return linear(input, weight, bias)
-        rows = self._layout.product(input.reshape(-1, input.shape[-1]), laid_out, bias)
-        return rows.view(*input.shape[:-1], -1)
+        return self.layout.product(rows, laid_out, bias).view(*input.shape[:-1], -1)
 
     def addmm(self, bias: Tensor, input: Tensor, weight: Tensor, **scales: Any) -> Tensor:
         """Do what ``torch.addmm`` does: GPT-2 keeps its weights so. (n,), (m, k), (k, n) -> (m, n)."""
-        laid_out = self._laid_out(input, weight, True) if bias.dim() == 1 and not scales else None
+        plain = bias.dim() == 1 and not scales and _is_plain(input)
+        laid_out = self._laid_out(weight, True, len(input)) if plain else None
         if laid_out is None:
             return torch.addmm(bias, input, weight, **scales)
-        return self._layout.product(input, laid_out, bias)
+        return self.layout.product(input, laid_out, bias)
+
+    def operands(self, weights: Sequence[tuple[Tensor, bool]], rows: int) -> tuple[list[Tensor], list[bool]]:
+        """Give what products with ``rows`` rows are taken from, and of each whether it is a copy.
+
+        Args:
+            weights: each with whether it is ``addmm``'s (k, n), or ``linear``'s (n, k).
+            rows: m.
+        """
+        laid_out = [self._laid_out(weight, as_addmm, rows) for weight, as_addmm in weights]
+        taken = [weight if copy is None else copy for (weight, _), copy in zip(weights, laid_out, strict=True)]
+        return taken, [copy is not None for copy in laid_out]
 
     @torch.no_grad()
     def forget_changed(self) -> None:
@@ -124,12 +146,12 @@ class Products(TorchFunctionMode):
         for key in changed:
             del self._copies[key]
 
-    def _laid_out(self, input: Tensor, weight: Tensor, transposed: bool) -> Tensor | None:
-        """Give the copy of a weight, as it is now; None where this product shall not be taken from one."""
-        layout = self._layout
-        if not layout.least <= weight.numel() <= layout.most or input.numel() < layout.few * input.shape[-1]:
+    def _laid_out(self, weight: Tensor, transposed: bool, rows: int) -> Tensor | None:
+        """Give the copy of a weight, as it is now; None where products with so many rows shall not be taken from one."""
+        layout = self.layout
+        if not layout.least <= weight.numel() <= layout.most or rows < layout.few or (transposed and not layout.addmm):
             return None
-        if not _is_plain(input) or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
             return None
         key = id(weight), transposed
         copy = self._copies.get(key)
@@ -138,12 +160,17 @@ class Products(TorchFunctionMode):
             return copy.laid_out
         if type(weight) is not nn.Parameter or not _is_plain(weight) or weight.dim() != 2 or weight.is_inference():
             return None
-        self._copies.pop(key, None)
-        if weight.numel() + sum(copy.weight.numel() for copy in self._copies.values()) > _MOST:
-            return None
-        laid_out = layout.lay_out(weight.T if transposed else weight)
-        self._copies[key] = _Copy(weight, weight._version, weight.data_ptr(), laid_out, _seal(weight))
+        with self._lock:  # two threads may run halves of a pass
+            self._copies.pop(key, None)
+            if weight.numel() + sum(copy.weight.numel() for copy in self._copies.values()) > _MOST:
+                return None
+            laid_out = layout.lay_out(weight.T if transposed else weight)
+            self._copies[key] = _Copy(weight, weight._version, weight.data_ptr(), laid_out, _seal(weight))
         return laid_out
+
+
+def _rows(input: Tensor) -> Tensor:
+    return input if input.dim() == 2 else input.reshape(-1, input.shape[-1])
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -1,17 +1,13 @@
 """A language model's pass over tokens in one row, recorded once and replayed without the Python of its modules.
 
 Left out on purpose: a compiler. What is replayed are the model's own operations in their order, but for views that change
-nothing (see ``_Nodes``), with the same numbers, its live
-weights (or the copies of them that ``Products`` keeps) and the same attention; only what Python did between them is gone.
-Whatever cannot be recorded runs as it did.
+nothing (see ``_Nodes``), with the same numbers, its live weights (or the copies of them that ``Products`` keeps) and the same
+attention; only what Python did between them is gone, see ``script``. Whatever cannot be recorded runs as it did.
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from operator import is_
 from typing import Any
@@ -19,22 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, export
-from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from textgym_agents.blocks import Ragged
+from textgym_agents.masks import Windows
 from textgym_agents.products import Products
+from textgym_agents.script import ATTEND, Script
 
 _NAME = "textgym_recording"
 _NO_OPS = ("aten.clone", "aten.detach", "aten.alias", "aten.dropout", "aten._assert_tensor_metadata")  # where gradients are off
 _ROW_WISE = frozenset(
     {"embedding", "linear", "layer_norm", "add", "sub", "mul", "pow", "rsqrt", "gelu", "silu", "relu", "tanh"}
 )
-_COMPILED = {"linear": functional.linear, "gelu": functional.gelu, "split": torch.unsafe_split}  # what torch.NAME is not
 _TOKENS = 4  # of the example pass; a length of 1 would be taken for fixed
-
-Attend = Callable[..., Tensor]
-"""Called as ``attend(module, query, key, value, **options)``, (1, heads, q, d) each; gives (1, q, heads, d)."""
 
 
 class Recording:
@@ -42,39 +36,41 @@ class Recording:
 
     Args:
         backbone: the language model without its head; it stays as it is, and its weights are read where they lie.
-        attend: what each layer's attention does in the recorded pass.
+        windows: its layer kinds.
         products: what takes its products with weights; None: torch.
 
     Raises:
-        Exception: whatever ``torch.export`` raises where the model's pass hangs on numbers, or cannot be traced.
+        Exception: whatever ``torch.export`` and ``Script`` raise where the model's pass hangs on numbers, cannot be traced, or
+            cannot be written.
     """
 
-    def __init__(self, backbone: Any, attend: Attend, products: Products | None = None) -> None:
+    def __init__(self, backbone: Any, windows: Windows, products: Products | None = None) -> None:
         self._views = [kind.values() for module in backbone.modules() for kind in _parts(module)]  # they follow what changes
         self._parts = list(chain.from_iterable(self._views))
         twin = copy.deepcopy(backbone)  # recording puts other tensors in the weights' places; others may run it
-        twin.config.get_text_config()._attn_implementation = _NAME
+        config = twin.config.get_text_config()
+        config._attn_implementation = _NAME
         rows = tuple(torch.arange(_TOKENS)[None] for _ in range(2))  # one tensor given twice would be taken for one input
         with torch.no_grad():
             dynamic = {1: Dim.DYNAMIC}
             program = export(_Pass(twin), rows, dynamic_shapes={"ids": dynamic, "positions": dynamic}, strict=False)
-        module = program.module(check_guards=False)
-        layers = {m.layer_idx: m for m in backbone.modules() if hasattr(m, "layer_idx") and hasattr(m, "is_causal")}
-        self._graph, names = _rewrite(module.graph, layers, attend, products)
+        self._graph, names = _rewrite(program.module(check_guards=False).graph)
         held = dict(backbone.named_parameters(remove_duplicate=False)) | dict(backbone.named_buffers(remove_duplicate=False))
-        constants = dict(program.constants)
-        self._weights = [
+        constants: dict[str, Any] = dict(program.constants)
+        self._weights: list[Tensor] = [
             held[name.removeprefix("backbone.")] if name.removeprefix("backbone.") in held else constants[name]
             for name in names
         ]
+        kinds = dict(enumerate(getattr(config, "layer_types", None) or ()))
+        self._script = Script(self._graph, kinds, windows, products)
 
     def fits(self) -> bool:
         """Whether the model still has the modules, weights, buffers and hooks that it was recorded with; adapters add some."""
         return sum(map(len, self._views)) == len(self._parts) and all(map(is_, chain.from_iterable(self._views), self._parts))
 
-    def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """Give the states (1, q, hidden) of the tokens ids, positions (1, q)."""
-        return self._graph(ids, positions, *self._weights)
+    def __call__(self, ids: Tensor, positions: Tensor, plan: Ragged) -> Tensor:
+        """Give the states (1, q, hidden) of the tokens ids, positions (1, q), which attend and are cached as planned."""
+        return self._script(ids, positions, self._weights, plan)
 
 
 def _parts(module: nn.Module) -> tuple[dict[Any, Any], ...]:
@@ -93,7 +89,7 @@ class _Pass(nn.Module):
         return out.last_hidden_state
 
 
-@torch.library.custom_op("textgym_agents::attend", mutates_args=())
+@torch.library.custom_op(ATTEND, mutates_args=())
 def _attend(query: Tensor, key: Tensor, value: Tensor, layer: int, scaling: float | None) -> Tensor:
     """Stand for a layer's attention while a pass is recorded; it is never run."""
     raise NotImplementedError
@@ -106,21 +102,6 @@ def _(query: Tensor, key: Tensor, value: Tensor, layer: int, scaling: float | No
 
 def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> tuple[Tensor, None]:
     return _attend(query, key, value, module.layer_idx, options.get("scaling")), None
-
-
-def _call_directly(node: fx.Node, products: Products | None) -> None:
-    """Call an operation as ``torch.NAME`` or as a tensor's method, where that is compiled: half the price of ``torch.ops``."""
-    name = _name(node)
-    if not name:
-        return
-    if products is not None and name in products.stand_ins:
-        node.target = products.stand_ins[name]
-    elif name in _COMPILED:
-        node.target = _COMPILED[name]
-    elif inspect.isbuiltin(getattr(torch, name, None)):
-        node.target = getattr(torch, name)
-    elif inspect.ismethoddescriptor(getattr(Tensor, name, None)):
-        node.op, node.target = "call_method", name
 
 
 def _does_nothing(node: fx.Node) -> bool:
@@ -173,18 +154,18 @@ class _Nodes(dict[fx.Node, fx.Node]):
             return False
         return True
 
-    def row_wise(self, node: fx.Node) -> fx.Node | None:
-        """Take a node that does the same to every row, without their first dimension. Returns it; None: it is none of these."""
+    def row_wise(self, node: fx.Node) -> bool:
+        """Take a node that does the same to every row, without their first dimension. Returns whether it is one of these."""
         name, shape = _name(node), _shape(node)
         of_rows = name in _ROW_WISE or (name == "mean" and node.args[1] == [-1])
         if not of_rows or shape is None or len(shape) != 3 or shape[0] != "1":
-            return None
+            return False
         dims = {other: _shape(other) or () for other in node.all_input_nodes}
         per_row = {other for other, size in dims.items() if size[:2] == shape[:2] and (len(size) == 3 or name == "embedding")}
         if any(len(size) > 2 and other not in per_row for other, size in dims.items()):
-            return None  # the same for all rows, it would bring the first dimension back
+            return False  # the same for all rows, it would bring the first dimension back
         self._flat[node] = self._new.node_copy(node, lambda other: self.flat(other) if other in per_row else self[other])
-        return self._flat[node]
+        return True
 
 
 def _name(node: fx.Node) -> str:
@@ -198,24 +179,8 @@ def _shape(node: Any) -> tuple[str, ...] | None:
     return tuple(map(str, value.shape)) if isinstance(value, Tensor) else None
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """A layer's attention in a recorded pass."""
-
-    __name__ = "attend"
-
-    attend: Attend
-    module: Any
-    scaling: float | None
-
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return self.attend(self.module, query, key, value, scaling=self.scaling)
-
-
-def _rewrite(
-    graph: fx.Graph, layers: Mapping[int, Any], attend: Attend, products: Products | None
-) -> tuple[fx.GraphModule, list[str]]:
-    """Make weights inputs, put attention and products in place, drop what does nothing. Returns the pass and weights' names."""
+def _rewrite(graph: fx.Graph) -> tuple[fx.Graph, list[str]]:
+    """Make weights inputs, and drop what does nothing. Returns the graph and the weights' names."""
     new = fx.Graph()
     env = _Nodes(new)
     # Where an operation writes in place a copy is more than its source: the source may be a weight.
@@ -231,23 +196,16 @@ def _rewrite(
     for node in graph.nodes:
         if node.op == "output":
             new.output(env[node.all_input_nodes[0]])
-        elif node.op == "call_function" and node.target is torch.ops.textgym_agents.attend.default:
-            *states, number, scaling = node.args
-            call = _Layer(attend, layers[number], scaling)
-            env[node] = new.create_node("call_function", call, tuple(env[x] for x in states), name=f"attend_{number}")
-        elif node.op == "call_function" and not in_place and _does_nothing(node):
+        elif node.op != "call_function":
+            continue
+        elif not in_place and _does_nothing(node):
             env.same(node, node.args[0])
-        elif node.op == "call_function" and not in_place and env.view(node):
-            pass
-        elif node.op == "call_function" and not in_place and (copied := env.row_wise(node)) is not None:
-            _call_directly(copied, products)
-        elif node.op == "call_function":
+        elif in_place or not (env.view(node) or env.row_wise(node)):
             env[node] = new.node_copy(node, env.__getitem__)
-            _call_directly(env[node], products)
     new.eliminate_dead_code()
     for node in new.nodes:
         node.meta.clear()  # of the copy that was recorded
-    return fx.GraphModule({}, new), list(weights)
+    return new, list(weights)
 
 
 AttentionInterface.register(_NAME, _attention)

@@ -28,9 +28,11 @@ class Aim:
     count: int
     """G, the pass's batch."""
     rows: Tensor | None
-    """int64 (G,), which rows are read; None: the first G, in place."""
+    """int64 (G,), which rows are read; None: G rows from ``first`` on, in place."""
     width: int
     """Columns that are read; 0: attention reads the cache itself."""
+    first: int = 0
+    """The first of the rows that are read in place."""
 
 
 class SlotLayer(CacheLayerMixin):
@@ -60,7 +62,8 @@ class SlotLayer(CacheLayerMixin):
         for store, places, states in zip((self.keys, self.values), self._places, (key_states, value_states), strict=True):
             places.index_copy_(0, aim.places, states.transpose(1, 2).flatten(0, 1))
             if aim.width:
-                seen = store[: aim.count, : aim.width] if aim.rows is None else store[aim.rows, : aim.width]
+                rows = slice(aim.first, aim.first + aim.count) if aim.rows is None else aim.rows
+                seen = store[rows, : aim.width]
                 held.append(seen.transpose(1, 2))
         return (held[0], held[1]) if aim.width else (key_states, value_states)
 
@@ -119,28 +122,32 @@ class SlotCache(Cache):
         self._starts = torch.arange(num_rows) * self.num_columns  # place of each row's first column
         self.windows = windows
 
-    def aim(self, rows: Tensor | None, columns: Tensor, width: int, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    def aim(
+        self, rows: Tensor | None, columns: Tensor, width: int, dtype: torch.dtype, first: int = 0
+    ) -> Tensor | dict[str, Tensor]:
         """Set where the next forward pass writes, and make its attention masks.
 
         Args:
-            rows: which rows the pass's batch is, int64 (G,); None: the first G, which are then read in place, not copied.
+            rows: which rows the pass's batch is, int64 (G,); None: G rows from ``first`` on, read in place, not copied.
             columns: int64 (G, q), the column of each new token, which is also its position.
             width: columns that attention needs to see: one past the largest of ``columns``.
             dtype: the model's.
+            first: see ``rows``.
 
         Returns:
             Additive masks (G, 1, q, width): a token sees the columns up to its own; see ``attention_masks``.
         """
-        starts = self._starts_of(rows, columns)
-        self._aim(Aim((starts[:, None] + columns).flatten(), len(columns), rows, width))
+        starts = self._starts_of(rows, columns, first)
+        self._aim(Aim((starts[:, None] + columns).flatten(), len(columns), rows, width, first))
         return attention_masks(columns, torch.arange(width, device=columns.device), self.windows, dtype)
 
-    def aim_tokens(self, rows: Tensor | None, columns: Tensor) -> None:
-        """Set where the tokens of a ragged pass (1, q) are written, int64 (q,) both; see ``ragged_attention``.
+    def aim_tokens(self, places: Tensor) -> None:
+        """Set where the tokens of a ragged pass (1, q) go, int64 (q,), as ``places`` gives it; see ``ragged_attention``."""
+        self._aim(Aim(places, len(places), None, 0))
 
-        Without ``rows`` each goes to a row of its own, in their order.
-        """
-        self._aim(Aim(self._starts_of(rows, columns) + columns, len(columns), None, 0))
+    def places(self, rows: Tensor | None, columns: Tensor, first: int = 0) -> Tensor:
+        """Give the place of each of ``columns`` in its row, int64 (q,) all; without ``rows`` in the rows from ``first`` on."""
+        return self._starts_of(rows, columns, first) + columns
 
     def copy_rows(self, source: Tensor, target: Tensor, width: int) -> None:
         """Copy the first ``width`` columns of rows ``source`` to rows ``target``, in every layer; both int64 (n,)."""
@@ -157,10 +164,10 @@ class SlotCache(Cache):
                 layer.keys.zero_()
                 layer.values.zero_()
 
-    def _starts_of(self, rows: Tensor | None, columns: Tensor) -> Tensor:
+    def _starts_of(self, rows: Tensor | None, columns: Tensor, first: int) -> Tensor:
         if self._starts.device != columns.device:
             self._starts = self._starts.to(columns.device)
-        return self._starts[: len(columns)] if rows is None else self._starts[rows]
+        return self._starts[first : first + len(columns)] if rows is None else self._starts[rows]
 
     def _aim(self, aim: Aim) -> None:
         for layer in self.layers:
