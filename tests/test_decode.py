@@ -1,9 +1,12 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
 from agent_kit import CONTEXT, SHAPES, build_lm
 from hypothesis import given
 from hypothesis import strategies as st
+from textgym_agents import decode
 from textgym_agents.decode import Decoder, Sampled, groups_by_length
 from textgym_agents.model import ActorCritic
 from textgym_agents.sampling import Sampling
@@ -93,3 +96,92 @@ def test_what_a_hook_keeps_of_the_heads_output_is_not_written_over(letters):
         given_ = decoder.sample(states, uniforms)
         assert torch.equal(kept[0][:, : model.vocab_size], model.logits(states))
     assert all(torch.equal(one, other) for one, other in zip(expected, given_, strict=True))
+
+
+def _grown(decoder, model, lengths, halved, monkeypatch, recorded=False):
+    """Fill rows with texts of ``lengths`` tokens (0: none), then add a token to each, and new texts to those that had none."""
+    monkeypatch.setattr(decode, "halves_pay", lambda products: halved)
+    n, generator = len(lengths), torch.Generator().manual_seed(0)
+    texts = [torch.randint(model.vocab_size, (max(1, length),), generator=generator) for length in lengths]
+    zero = torch.zeros(1, dtype=torch.int64)
+    for row, text in enumerate(texts):
+        decoder.several(zero + row, text[None], zero, zero + len(text), len(text))
+    live = np.array(lengths) > 0
+    columns = torch.tensor([length if length else decoder.spare for length in lengths])
+    held = np.where(live, np.array(lengths) + 1, 0)
+    if recorded:
+        decoder.record_soon()
+        decoder._one_token(torch.zeros(n).long(), columns, held)
+        assert decoder._recording is not None
+    rows = torch.from_numpy(np.flatnonzero(live)[::-1].copy())
+    uniforms = torch.rand(len(rows), generator=generator)
+    step = decoder.one_each(torch.arange(n) % model.vocab_size, columns, held, rows, uniforms)
+    new = np.flatnonzero(~live)
+    counts = [2 + i % 3 for i in range(len(new))]
+    fresh = torch.randint(model.vocab_size, (sum(counts),), generator=generator)
+    later = torch.where(columns == decoder.spare, columns, columns + 1)
+    where = torch.from_numpy(np.repeat(new, counts))
+    states = decoder.mixed(torch.ones(n).long(), later, np.where(live, held + 1, 0), fresh, where, counts)
+    keep = np.concatenate([np.flatnonzero(live), n + np.arange(sum(counts))])
+    return [*step, states[torch.from_numpy(keep)]]
+
+
+@pytest.mark.parametrize(
+    "lengths", [[3, 4, 5, 6] * 4 + [0, 17, 18, 0], [0] * 10 + [9] * 10], ids=["long", "half without texts"]
+)
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_halves_give_what_the_whole_gives_and_recorded_ones_bit_for_bit(letters, shape, lengths, monkeypatch):
+    model = ActorCritic(build_lm(shape, len(letters)), letters, CONTEXT)
+    torch.nn.init.normal_(model.value_head.weight)
+    figures = []
+    for halved, recorded in ((False, False), (True, False), (True, True)):
+        decoder = Decoder(model, len(lengths), Sampling())
+        figures.append(_grown(decoder, model, lengths, halved, monkeypatch, recorded))
+    for whole, plain, recorded in zip(*figures, strict=True):
+        assert torch.allclose(whole.double(), plain.double(), atol=1e-5)
+        assert torch.equal(plain, recorded)
+
+
+@pytest.mark.parametrize(("halved", "recorded", "at_once"), [(True, True, 4), (True, False, 1), (False, True, 0)])
+@torch.no_grad()
+def test_recorded_halves_and_sampling_run_at_once(letters, halved, recorded, at_once, monkeypatch):
+    calls = []
+    monkeypatch.setattr(decode, "side_by_side", lambda *parts: (calls.append(parts), [part() for part in parts])[1])
+    model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
+    _grown(Decoder(model, 17, Sampling()), model, [4] * 16 + [0], halved, monkeypatch, recorded)
+    assert len(calls) == at_once  # the pass that is recorded, one of a token each, what it samples, and one with a new text
+
+
+def test_what_autocast_gradients_or_a_hook_touch_is_not_halved(letters, monkeypatch):
+    monkeypatch.setattr(decode, "halves_pay", lambda products: True)
+    decoder = Decoder(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 16, Sampling())
+    assert not decoder._pays(16, 16)  # gradients are on
+    with torch.no_grad():
+        assert decoder._pays(16, 16) and not decoder._pays(15, 15)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert not decoder._pays(16, 16) and decoder._usable() is None
+    eager = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
+    eager.lm.config._attn_implementation = "eager"
+    with torch.no_grad():
+        assert not Decoder(eager, 16, Sampling())._pays(16, 16)
+    threads = []
+    decoder.model.lm.lm_head.register_forward_hook(lambda *args: threads.append(threading.get_ident()))
+    with torch.no_grad():
+        decoder.sample(torch.zeros(16, decoder.model.policy_size), torch.zeros(16))
+    assert threads == [threading.get_ident()]
+
+
+@torch.no_grad()
+def test_a_head_of_many_tokens_is_not_read_twice(letters, monkeypatch):
+    monkeypatch.setattr(decode, "halves_pay", lambda products: True)
+    decoder = Decoder(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 16, Sampling())
+    states, uniforms = torch.randn(16, decoder.model.policy_size), torch.rand(16)
+    sizes = []
+    inner = decoder._draw
+    monkeypatch.setattr(decoder, "_draw", lambda *given: (sizes.append(len(given[1])), inner(*given))[1])
+    first = decoder.sample(states, uniforms)
+    monkeypatch.setattr(decode, "_LARGEST_HEAD", decoder.model.lm.lm_head.weight.numel() - 1)
+    second = decoder.sample(states, uniforms)
+    assert sorted(sizes) == [8, 8, 16]
+    assert torch.equal(first.tokens, second.tokens) and torch.allclose(first.logprobs, second.logprobs, atol=1e-5)

@@ -157,17 +157,19 @@ def test_a_recording_that_gives_other_numbers_is_not_used(letters, monkeypatch):
     assert writer.decoder._recording is None
 
 
-def test_a_policy_is_told_that_a_run_is_long_and_samples_the_same(letters, monkeypatch):
+@pytest.mark.parametrize("halved", [False, True])
+def test_a_policy_is_told_that_a_run_is_long_and_samples_the_same(letters, monkeypatch, halved):
     monkeypatch.setattr(decode, "_RECORD_AFTER", 1000)
-    steps = []
+    monkeypatch.setattr(decode, "halves_pay", lambda products: halved)
+    steps, slots = [], 18
     for soon in (False, True):
-        policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 2)
+        policy = CausalLMPolicy(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), slots)
         if soon:
             policy.record_soon()
-        obs = torch.full((2, CONTEXT), -1)
-        obs[:, :3] = torch.tensor([[2, 3, 4], [5, 6, 7]])
+        obs = torch.full((slots, CONTEXT), -1)
+        obs[:, :3] = torch.randint(len(letters), (slots, 3), generator=torch.Generator().manual_seed(0))
         for length in range(3, 9):
-            steps.append(policy.act(obs, [0, 1]))
+            steps.append(policy.act(obs, range(slots)))
             obs[:, length] = steps[-1].tokens
         assert (policy._decoder._recording is not None) == soon
     for plain, recorded in zip(steps[:6], steps[6:], strict=True):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from textgym_agents.blocks import (
     Ragged,
@@ -214,30 +214,29 @@ class Decoder:
 
     def sample(self, states: Tensor, uniforms: Tensor, allowed: Tensor | None = None) -> Sampled:
         """Sample one token from each state (n, hidden), with a random number (n,) each, among ``allowed``, bool (n, V)."""
-        head = head_of(self.model.lm)
+        n, head = len(states), head_of(self.model.lm)
         plain = is_plain(head)  # else a hook may hold what the head gave
-        n = len(states)
-        if not (plain and head.weight.numel() <= _LARGEST_HEAD and self._pays(n, n)):
-            with self._small(n):
-                return self._sample(states, uniforms, allowed)
-        parts = [
-            partial(self._sample, states[at], uniforms[at], None if allowed is None else allowed[at])
-            for at in (slice(n // 2), slice(n // 2, n))
-        ]
-        return Sampled(*map(torch.cat, zip(*side_by_side(*parts), strict=True)))
+        halved = plain and head.weight.numel() <= _LARGEST_HEAD and self._pays(n, n)
+        with one_thread() if halved else self._small(n):
+            if halved:
+                cuts = slice(n // 2), slice(n // 2, n)
+                draws = [(states[at], uniforms[at], None if allowed is None else allowed[at]) for at in cuts]
+                drawn = side_by_side(*(partial(self._draw, head, *draw) for draw in draws))
+                tokens, logprobs = map(torch.cat, zip(*drawn, strict=True))
+            else:
+                tokens, logprobs = self._draw(head if plain else None, states, uniforms, allowed)
+            # A value model of its own reads whole texts once they are there: beside every token it would cost a second pass.
+            values = self.model.values(states) if self.model.value_lm is None else torch.zeros_like(logprobs)
+        return Sampled(tokens, logprobs, values)
 
-    def _sample(self, states: Tensor, uniforms: Tensor, allowed: Tensor | None) -> Sampled:
-        head = head_of(self.model.lm)
-        plain = is_plain(head)
-        if plain and self._products is not None:
+    def _draw(self, head: nn.Linear | None, states: Tensor, uniforms: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Draw tokens, with their log-probs; ``head`` where it is plain."""
+        if head is not None and self._products is not None:
             # Directly: a mode that asks of every operation costs 90 us between two passes.
             logits = self.model.logits(states, partial(self._products.linear, weight=head.weight, bias=head.bias))
         else:
             logits = self.model.logits(states)
-        tokens, logprobs = sample(logits, uniforms, self.sampling, allowed, overwrite=plain)
-        # A value model of its own reads whole texts once they are there: beside every token it would cost a second pass.
-        values = self.model.values(states) if self.model.value_lm is None else torch.zeros_like(logprobs)
-        return Sampled(tokens, logprobs, values)
+        return sample(logits, uniforms, self.sampling, allowed, overwrite=head is not None)
 
     def _multiplications(self, tokens: int) -> int:
         """Count those of a feed-forward layer's product."""

@@ -93,7 +93,8 @@ def _beside() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "textgym-beside", partial(torch.set_num_threads, 1))
 
 
-os.register_at_fork(after_in_child=_beside.cache_clear)
+if hasattr(os, "register_at_fork"):  # not where processes do not fork
+    os.register_at_fork(after_in_child=_beside.cache_clear)
 
 
 class _OneThread(torch.autograd.Function):
