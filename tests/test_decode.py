@@ -10,6 +10,7 @@ from textgym_agents import decode
 from textgym_agents.decode import Decoder, Sampled, groups_by_length
 from textgym_agents.model import ActorCritic
 from textgym_agents.sampling import Sampling
+from textgym_agents.threads import side_by_side
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=60))
@@ -32,7 +33,7 @@ def test_static_shapes_give_the_same_tokens_and_log_probs(letters, shape, monkey
     """Rows and columns rounded up, as CUDA graphs need them: what is added is never seen."""
     monkeypatch.setattr("textgym_agents.decode._COLUMNS", 7)
     model = ActorCritic(build_lm(shape, len(letters)), letters, CONTEXT)
-    torch.nn.init.normal_(model.value_head.weight)
+    torch.nn.init.normal_(model.value_head.weight, generator=torch.Generator().manual_seed(0))
     results = []
     for static in (False, True):
         decoder = Decoder(model, 11, Sampling(), static)
@@ -62,7 +63,7 @@ def test_static_shapes_give_the_same_tokens_and_log_probs(letters, shape, monkey
     (tokens, *numbers), (static_tokens, *static_numbers) = results
     assert torch.equal(tokens, static_tokens)
     for a, b in zip(numbers, static_numbers, strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
+        assert torch.allclose(a, b, atol=1e-4)  # values up to 40
 
 
 def test_static_rows_never_exceed_the_cache(letters):
@@ -126,20 +127,18 @@ def _grown(decoder, model, lengths, halved, monkeypatch, recorded=False):
     return [*step, states[torch.from_numpy(keep)]]
 
 
-@pytest.mark.parametrize(
-    "lengths", [[3, 4, 5, 6] * 4 + [0, 17, 18, 0], [0] * 10 + [9] * 10], ids=["long", "half without texts"]
-)
+@pytest.mark.parametrize("lengths", [[3, 4, 5, 6] * 4 + [0, 17, 18, 0], [0] * 14 + [9] * 6], ids=["long", "half without texts"])
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.no_grad()
 def test_halves_give_what_the_whole_gives_and_recorded_ones_bit_for_bit(letters, shape, lengths, monkeypatch):
     model = ActorCritic(build_lm(shape, len(letters)), letters, CONTEXT)
-    torch.nn.init.normal_(model.value_head.weight)
+    torch.nn.init.normal_(model.value_head.weight, generator=torch.Generator().manual_seed(0))
     figures = []
     for halved, recorded in ((False, False), (True, False), (True, True)):
         decoder = Decoder(model, len(lengths), Sampling())
         figures.append(_grown(decoder, model, lengths, halved, monkeypatch, recorded))
     for whole, plain, recorded in zip(*figures, strict=True):
-        assert torch.allclose(whole.double(), plain.double(), atol=1e-5)
+        assert torch.allclose(whole.double(), plain.double(), atol=1e-4)
         assert torch.equal(plain, recorded)
 
 
@@ -147,7 +146,7 @@ def test_halves_give_what_the_whole_gives_and_recorded_ones_bit_for_bit(letters,
 @torch.no_grad()
 def test_recorded_halves_and_sampling_run_at_once(letters, halved, recorded, at_once, monkeypatch):
     calls = []
-    monkeypatch.setattr(decode, "side_by_side", lambda *parts: (calls.append(parts), [part() for part in parts])[1])
+    monkeypatch.setattr(decode, "side_by_side", lambda *parts: (calls.append(parts), side_by_side(*parts))[1])
     model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
     _grown(Decoder(model, 17, Sampling()), model, [4] * 16 + [0], halved, monkeypatch, recorded)
     assert len(calls) == at_once  # the pass that is recorded, one of a token each, what it samples, and one with a new text
@@ -155,10 +154,13 @@ def test_recorded_halves_and_sampling_run_at_once(letters, halved, recorded, at_
 
 def test_what_autocast_gradients_or_a_hook_touch_is_not_halved(letters, monkeypatch):
     monkeypatch.setattr(decode, "halves_pay", lambda products: True)
-    decoder = Decoder(ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT), 16, Sampling())
-    assert not decoder._pays(16, 16)  # gradients are on
+    model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
+    decoder = Decoder(model, 17, Sampling())
     with torch.no_grad():
-        assert decoder._pays(16, 16) and not decoder._pays(15, 15)
+        _grown(decoder, model, [4] * 16 + [0], True, monkeypatch, recorded=True)
+    assert not decoder._pays(16, 16) and decoder._usable() is None  # gradients are on
+    with torch.no_grad():
+        assert decoder._pays(16, 16) and not decoder._pays(15, 15) and decoder._usable() is not None
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert not decoder._pays(16, 16) and decoder._usable() is None
     eager = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)

@@ -1,4 +1,5 @@
 import os
+import signal
 import threading
 import time
 
@@ -99,5 +100,6 @@ def test_a_forked_process_has_a_thread_of_its_own():
     side_by_side(int, int)
     child = os.fork()
     if not child:
+        signal.alarm(60)  # rather than wait for ever
         os._exit(7 if side_by_side(int, int) == (0, 0) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -285,8 +285,7 @@ class Decoder:
         plain = [partial(self._in_blocks, ids, columns, lengths, part) for part in parts]
         states = torch.cat(list(self._run(plain, len(ids), recorded=False)))
         # Bit for bit: which tokens a run samples does not hang on when its passes were recorded.
-        live = torch.from_numpy(lengths > 0)
-        if replayed is not None and torch.equal(replayed[live], states[live]):
+        if replayed is not None and torch.equal(replayed, states):
             self._recording = recording
         return states
 
@@ -313,8 +312,10 @@ class Decoder:
     ) -> Ragged:
         """Plan a pass over rows from ``first`` on and new texts beside them."""
         assert isinstance(self.cache, SlotCache)
-        mask = attention_masks(columns[:, None], torch.arange(int(lengths.max())), self.model.windows, self.dtype)
-        return Ragged.cut(self.cache, split_rows(lengths), mask, places, texts, first)
+        width = max(1, *lengths.tolist())
+        mask = attention_masks(columns[:, None], torch.arange(width), self.model.windows, self.dtype)
+        blocks = split_rows(lengths) if lengths.any() else [(0, len(lengths), width)]  # all of them may sit out
+        return Ragged.cut(self.cache, blocks, mask, places, texts, first)
 
     def _ragged(self, ids: Tensor, positions: Tensor, plan: Ragged) -> Tensor:
         """Run tokens (1, q) as planned, without a recording. Returns their states (1, q, hidden)."""
