@@ -152,3 +152,29 @@ def test_logits_are_written_over_only_on_request():
     assert torch.equal(logits, before)
     given = sample(logits, uniforms, Sampling(), overwrite=True)
     assert all(torch.equal(one, other) for one, other in zip(expected, given, strict=True))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("wrong", [None, float("nan"), float("inf")])
+def test_one_call_draws_what_the_operations_one_by_one_draw(overwrite, wrong, monkeypatch):
+    logits = torch.randn(7, 50, generator=torch.Generator().manual_seed(0))
+    if wrong is not None:
+        logits[2, 3] = wrong
+    uniforms, figures = torch.linspace(0, 0.999, 7), []
+    for scripted in (sampling_module._scripted(), None):
+        monkeypatch.setattr(sampling_module, "_scripted", lambda scripted=scripted: scripted)
+        given_ = logits.clone()
+        figures.append(sample(given_, uniforms, Sampling(0.7), overwrite=overwrite))
+        assert overwrite or torch.equal(given_.nan_to_num(), logits.nan_to_num())
+    for one, other in zip(*figures, strict=True):
+        assert torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def test_a_torch_without_torchscript_draws_all_the_same(monkeypatch):
+    monkeypatch.delattr(torch.jit, "CompilationUnit")
+    sampling_module._scripted.cache_clear()
+    try:
+        assert sampling_module._scripted() is None
+        assert sample(torch.zeros(1, 4), torch.tensor([0.6]), Sampling())[0].tolist() == [2]
+    finally:
+        sampling_module._scripted.cache_clear()

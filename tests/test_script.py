@@ -80,17 +80,13 @@ def test_an_operation_that_torchscript_has_not_is_its_own_error():
 
 
 @torch.no_grad()
-def test_a_call_leaves_the_executor_as_it_was_and_optimises_nothing(letters):
+def test_new_texts_of_a_pass_see_themselves_and_nothing_after(letters):
     model = ActorCritic(build_lm("gpt2", len(letters)), letters, CONTEXT)
     recording = Recording(model.lm.base_model, model.windows)
-    seen = []
-    inner = recording._script._run
-    recording._script._run = lambda *args: (seen.append(torch._C._get_graph_executor_optimize()), inner(*args))[1]
     cache = model.slot_cache(1)
     for layer in cache.layers:
         layer.lazy_initialization(torch.zeros(1, 4, 1, 8), torch.zeros(1, 4, 1, 8))
     plan = Ragged(cache, [], [], [(0, 3)], cache.places(torch.zeros(3).long(), torch.arange(3)))
     ids = torch.tensor([[3, 1, 2]])
     states = recording(ids, torch.arange(3)[None], plan)
-    assert seen == [False] and torch._C._get_graph_executor_optimize()
     torch.testing.assert_close(states, model.policy_hidden(ids, torch.arange(3)[None]))

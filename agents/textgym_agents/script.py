@@ -1,9 +1,7 @@
 """A recorded graph as TorchScript: one call runs all of it, and other threads of Python run meanwhile.
 
-Left out on purpose: compiling operations. The interpreter calls the same ones in the same order, so every number is the same;
-it saves what Python spends between them, a seventh of a pass of 32 rows (4 x 256), and lets two threads run two halves of the
-rows at once. It runs without the executor's optimisations, which take products apart. torch calls TorchScript deprecated: where
-a torch has none, or it lacks an operation, passes are not recorded.
+Left out on purpose: compiling, see ``torchscript``. This saves what Python spends between operations, a seventh of a pass of
+32 rows (4 x 256), and lets two threads run two halves of the rows at once. What cannot be written is not recorded.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from textgym_agents.blocks import Ragged, least_read
 from textgym_agents.masks import Windows
 from textgym_agents.products import Products
 from textgym_agents.slots import SlotLayer
+from textgym_agents.torchscript import TorchScript
 
 ATTEND = "textgym_agents::attend"
 """Name of the operation that stands for a layer's attention in the graph: (query, key, value, layer, scaling)."""
@@ -101,12 +100,12 @@ class Script:
         lines = [self._line(node) for node in graph.nodes if node.op not in ("placeholder", "output")]
         result = self._text(graph.output_node().args[0])
         product = "return rows" if products is None else products.layout.script.strip()
-        self.source = (
+        source = (
             _PRODUCT.format(product="\n    ".join(product.splitlines()))
             + _ATTEND.format(least_read=least_read())
             + _RUN.format(lines="\n    ".join(lines), result=result)
         )
-        self._run = torch.jit.CompilationUnit(self.source).run
+        self._run = TorchScript(source, "run")
 
     def __call__(self, ids: Tensor, positions: Tensor, weights: Sequence[Tensor], plan: Ragged) -> Tensor:
         """Give the states (1, q, hidden) of the tokens ids, positions (1, q), which attend and are cached as planned."""
@@ -118,14 +117,9 @@ class Script:
         masks = [[mask if isinstance(mask, Tensor) else mask[kind] for mask in plan.masks] for kind in self._kinds]
         layers = [layer for layer in plan.cache.layers if isinstance(layer, SlotLayer)]
         keys, values = [layer.keys for layer in layers], [layer.values for layer in layers]
-        before = torch._C._get_graph_executor_optimize()
-        torch._C._set_graph_executor_optimize(False)  # of this thread
-        try:
-            states, _ = self._run(
-                ids, positions, weights, taken, copies, keys, values, plan.places, plan.first, plan.blocks, masks, plan.texts
-            )
-        finally:
-            torch._C._set_graph_executor_optimize(before)
+        states, _ = self._run(
+            ids, positions, weights, taken, copies, keys, values, plan.places, plan.first, plan.blocks, masks, plan.texts
+        )
         return states
 
     def _line(self, node: fx.Node) -> str:
