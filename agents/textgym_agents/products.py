@@ -114,7 +114,7 @@ class Products(TorchFunctionMode):
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Do what ``torch.nn.functional.linear`` does. (..., k), (n, k) -> (..., n)."""
-        rows = _rows(input)
+        rows = input.reshape(-1, input.shape[-1])
         laid_out = self._laid_out(weight, False, len(rows)) if _is_plain(input) else None
         if laid_out is None:
             return linear(input, weight, bias)
@@ -167,10 +167,6 @@ class Products(TorchFunctionMode):
             laid_out = layout.lay_out(weight.T if transposed else weight)
             self._copies[key] = _Copy(weight, weight._version, weight.data_ptr(), laid_out, _seal(weight))
         return laid_out
-
-
-def _rows(input: Tensor) -> Tensor:
-    return input if input.dim() == 2 else input.reshape(-1, input.shape[-1])
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -24,7 +24,6 @@ class TorchScript:
     """
 
     def __init__(self, source: str, name: str) -> None:
-        self.source = source
         self._function = getattr(torch.jit.CompilationUnit(source), name)
 
     def __call__(self, *args: Any) -> Any:
