@@ -94,7 +94,7 @@ def sample(
     if sampling.truncates:
         logits = truncate(logits, sampling.top_k, sampling.top_p)
     shares = uniforms[:, None] * _BELOW_1
-    if logits.numel() < _LARGE and (scripted := _scripted()) is not None:
+    if logits.device.type == "cpu" and logits.numel() < _LARGE and (scripted := _scripted()) is not None:
         return scripted(logits, shares, overwrite)
     most = logits.amax(-1, keepdim=True)
     weights = (logits.sub_(most) if overwrite else logits - most).exp_()
