@@ -158,6 +158,7 @@ def test_logits_are_written_over_only_on_request():
 @pytest.mark.parametrize("wrong", [None, float("nan"), float("inf")])
 def test_one_call_draws_what_the_operations_one_by_one_draw(overwrite, wrong, monkeypatch):
     logits = torch.randn(7, 50, generator=torch.Generator().manual_seed(0))
+    logits[0, 0] = -torch.inf  # which a random number of 0 must not give
     if wrong is not None:
         logits[2, 3] = wrong
     uniforms, figures = torch.linspace(0, 0.999, 7), []
@@ -166,6 +167,7 @@ def test_one_call_draws_what_the_operations_one_by_one_draw(overwrite, wrong, mo
         given_ = logits.clone()
         figures.append(sample(given_, uniforms, Sampling(0.7), overwrite=overwrite))
         assert overwrite or torch.equal(given_.nan_to_num(), logits.nan_to_num())
+        assert figures[-1][0][0] > 0
     for one, other in zip(*figures, strict=True):
         assert torch.equal(one.nan_to_num(), other.nan_to_num())
 
