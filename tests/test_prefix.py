@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from textgym_agents import prefix
 from textgym_agents.prefix import share
 
@@ -52,3 +54,17 @@ def test_texts_that_share_too_little_are_left_alone(monkeypatch):
     monkeypatch.setattr(prefix, "LEAST_SAVED", 64)
     assert share(*texts([1] * 70, [1] * 69), *NONE) is not None
     assert share(*texts([1] * 50, [1] * 49), *NONE) is None
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_whether_sharing_may_pay_is_never_denied_where_it_does(data):
+    few = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6), min_size=1, max_size=5)
+    new, held = texts(*data.draw(few)), texts(*data.draw(few))
+    held = np.pad(held[0], ((0, 0), (0, 8)), constant_values=-1), held[1]  # as many columns as the new ones, or more
+    least = data.draw(st.integers(1, 12))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefix, "LEAST_SAVED", least)
+        quick = share(*new, *held)
+        patch.setattr(prefix, "_may_save", lambda *texts: True)
+        assert (quick is None) == (share(*new, *held) is None)

@@ -50,6 +50,8 @@ def share(
         return None
     width = int(new_lengths.max())
     new, held = new[:, :width], held[:, :width]
+    if not _may_save(new, held):
+        return None
     _, leaders, leader_of = np.unique(new, axis=0, return_index=True, return_inverse=True)
     leader_of = leader_of.reshape(-1)
     texts, lengths = new[leaders], new_lengths[leaders]
@@ -64,3 +66,10 @@ def share(
         common = 0
     computed = int((lengths - np.maximum(copied, common)).sum()) + max(0, common - int(copied[0]))
     return Sharing(leaders, leader_of, donors, copied, common) if total - computed >= LEAST_SAVED else None
+
+
+def _may_save(new: npt.NDArray[np.int64], held: npt.NDArray[np.int64]) -> bool:
+    """Whether sharing may save enough: then some new text has so many tokens in common with another. Cheap to ask."""
+    depth = -(-LEAST_SAVED // len(new))
+    begins = {text.tobytes() for text in new[:, :depth]}
+    return len(begins) < len(new) or not begins.isdisjoint([text.tobytes() for text in held[:, :depth]])
