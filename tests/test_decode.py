@@ -99,8 +99,11 @@ def test_what_a_hook_keeps_of_the_heads_output_is_not_written_over(letters):
     assert all(torch.equal(one, other) for one, other in zip(expected, given_, strict=True))
 
 
-def _grown(decoder, model, lengths, halved, monkeypatch, recorded=False):
-    """Fill rows with texts of ``lengths`` tokens (0: none), then add a token to each, and new texts to those that had none."""
+def _grown(decoder, model, lengths, halved, monkeypatch, recorded=False, late=False):
+    """Fill rows with texts of ``lengths`` tokens (0: none), then add a token to each, and new texts to those that had none.
+
+    ``late``: random numbers are drawn while the pass runs, and what it need not read any more is written over.
+    """
     monkeypatch.setattr(decode, "halves_pay", lambda products: halved)
     n, generator = len(lengths), torch.Generator().manual_seed(0)
     texts = [torch.randint(model.vocab_size, (max(1, length),), generator=generator) for length in lengths]
@@ -116,7 +119,16 @@ def _grown(decoder, model, lengths, halved, monkeypatch, recorded=False):
         assert decoder._recording is not None
     rows = torch.from_numpy(np.flatnonzero(live)[::-1].copy())
     uniforms = torch.rand(len(rows), generator=generator)
-    step = decoder.one_each(torch.arange(n) % model.vocab_size, columns, held, rows, uniforms)
+    at, tokens, asked = columns.clone(), held.copy(), []
+
+    def draw():
+        at.fill_(-7)
+        tokens.fill(-7)
+        asked.append(1)
+        return uniforms
+
+    step = decoder.one_each(torch.arange(n) % model.vocab_size, at, tokens, rows, draw if late else uniforms)
+    assert len(asked) == late
     new = np.flatnonzero(~live)
     counts = [2 + i % 3 for i in range(len(new))]
     fresh = torch.randint(model.vocab_size, (sum(counts),), generator=generator)
@@ -187,3 +199,16 @@ def test_a_head_of_many_tokens_is_not_read_twice(letters, monkeypatch):
     second = decoder.sample(states, uniforms)
     assert sorted(sizes) == [8, 8, 16]
     assert torch.equal(first.tokens, second.tokens) and torch.allclose(first.logprobs, second.logprobs, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["whole", "halves", "recorded whole", "recorded halves"])
+@torch.no_grad()
+def test_random_numbers_may_be_drawn_while_the_pass_runs(letters, kind, monkeypatch):
+    model = ActorCritic(build_lm("llama", len(letters)), letters, CONTEXT)
+    results = []
+    for late in (False, True):
+        decoder = Decoder(model, 16, Sampling())
+        halved, recorded = "halves" in kind, "recorded" in kind
+        with monkeypatch.context() as patch:
+            results.append(_grown(decoder, model, [3, 0, 5, 6] * 4, halved, patch, recorded, late))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))

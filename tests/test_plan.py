@@ -23,15 +23,16 @@ def test_who_leaves_sits_out_and_the_others_go_on():
     assert (plan.at.tolist(), plan.rows.tolist()) == ([3, 1], [3, 1])
 
 
-def test_going_on_is_the_next_token_one_column_further():
+def test_going_on_is_one_column_further():
     plan, other = (Plan(np.array([3, 0, 1]), 5, spare=9) for _ in range(2))
-    plan.put(0, np.array([1, 3, 0]), np.array([2, 4, 1]))
-    plan.go_on([7, 8, 6])
+    plan.put(0, np.array([2, 4, 1]), np.array([3, 5, 2]))
+    plan.say([7, 8, 6])
     other.put([7, 8, 6], np.array([2, 4, 1]), np.array([3, 5, 2]))
     plan.leave([1], [0, 2])
     other.leave([1], [0, 2])
     for _ in range(2):
         assert [tensor.tolist() for tensor in plan.tensors] == [tensor.tolist() for tensor in other.tensors]
         assert plan.lengths.tolist() == other.lengths.tolist()
-        plan.go_on([5, 4])
+        plan.go_on()
+        plan.say([5, 4])
         other.put([5, 4], other.columns[[3, 1]] + 1, other.lengths[[3, 1]] + 1)

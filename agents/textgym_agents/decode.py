@@ -100,7 +100,7 @@ class Decoder:
         columns: Tensor,
         lengths: npt.NDArray[np.int64],
         rows: Tensor,
-        uniforms: Tensor,
+        uniforms: Tensor | Callable[[], Tensor],
         allowed: Tensor | None = None,
         *,
         follows: bool = False,
@@ -112,12 +112,17 @@ class Decoder:
             columns: int64 (n,), where each goes; ``spare`` for rows that sit out.
             lengths: int64 (n,) on the host, tokens of each row with the new one; 0 for rows that sit out.
             rows: int64 (k,), the rows to sample for, in the order in which they are given back.
-            uniforms: float32 (k,), a random number for each of them.
+            uniforms: float32 (k,), a random number for each of them; or, where shapes are not ``static``, what gives them,
+                called once while a half of the pass may still run: it may change ``columns`` and ``lengths``, not ``ids``.
             allowed: bool (k, V), the tokens that each may be; None: all.
             follows: whether nobody can have changed the model since the last pass, so that it need not be looked at again.
         """
         if not self.static:
-            return self.sample(self._one_token(ids, columns, lengths, follows).index_select(0, rows), uniforms, allowed)
+            given: list[Tensor] = [] if callable(uniforms) else [uniforms]
+            meanwhile = (lambda: given.append(uniforms())) if callable(uniforms) else None
+            states = self._one_token(ids, columns, lengths, follows, meanwhile)
+            return self.sample(states.index_select(0, rows), given[0], allowed)
+        assert isinstance(uniforms, Tensor)
         width = min(self.model.context_length, -(-max(lengths.tolist()) // _COLUMNS) * _COLUMNS)
         if ids.device.type != "cuda":
             return self.sample(self._one_each(ids, columns, width)[rows], uniforms, allowed)
@@ -254,25 +259,37 @@ class Decoder:
         n = len(lengths)
         return halves(lengths, counts) if self._pays(n, n + sum(counts)) else whole(n, len(counts))
 
-    def _run(self, parts: Sequence[Callable[[], Tensor]], tokens: int, *, recorded: bool) -> Sequence[Tensor]:
+    def _run(
+        self,
+        parts: Sequence[Callable[[], Tensor]],
+        tokens: int,
+        *,
+        recorded: bool,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> Sequence[Tensor]:
         """Run the halves of a pass: recorded ones at once, plain ones one after another, as they share the cache's aim."""
-        if len(parts) == 1:
-            with self._small(tokens):
-                return [parts[0]()]
-        if recorded:
-            return side_by_side(*parts)
-        with one_thread():
-            return [part() for part in parts]
+        if recorded and len(parts) == 2:
+            return side_by_side(partial(_and_then, parts[0], meanwhile), parts[1])
+        with self._small(tokens) if len(parts) == 1 else one_thread():
+            *before, last = parts
+            return [*(part() for part in before), _and_then(last, meanwhile)]
 
     def _as_products(self) -> AbstractContextManager[Any]:
         return self._products or nullcontext()
 
-    def _one_token(self, ids: Tensor, columns: Tensor, lengths: npt.NDArray[np.int64], follows: bool = False) -> Tensor:
+    def _one_token(
+        self,
+        ids: Tensor,
+        columns: Tensor,
+        lengths: npt.NDArray[np.int64],
+        follows: bool = False,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> Tensor:
         """Add one token to each row, from the recording where there is one."""
         parts = self._halves(lengths)
         recording = self._usable(follows)
         if recording is not None:
-            return self._replay(recording, parts, ids, columns, lengths)
+            return self._replay(recording, parts, ids, columns, lengths, meanwhile)
         self._passes += 1
         recording, replayed = None, None
         if self._passes == _RECORD_AFTER and self._recordable and not torch.is_grad_enabled():
@@ -283,14 +300,20 @@ class Decoder:
                 recording = None
         # After the recorded pass, whose keys and values it writes over.
         plain = [partial(self._in_blocks, ids, columns, lengths, part) for part in parts]
-        states = torch.cat(list(self._run(plain, len(ids), recorded=False)))
+        states = torch.cat(list(self._run(plain, len(ids), recorded=False, meanwhile=meanwhile)))
         # Bit for bit: which tokens a run samples does not hang on when its passes were recorded.
         if replayed is not None and torch.equal(replayed, states):
             self._recording = recording
         return states
 
     def _replay(
-        self, recording: Recording, parts: Sequence[Half], ids: Tensor, columns: Tensor, lengths: npt.NDArray[np.int64]
+        self,
+        recording: Recording,
+        parts: Sequence[Half],
+        ids: Tensor,
+        columns: Tensor,
+        lengths: npt.NDArray[np.int64],
+        meanwhile: Callable[[], object] | None = None,
     ) -> Tensor:
         positions = columns.clamp(max=self.model.context_length - 1)
         assert isinstance(self.cache, SlotCache)
@@ -299,7 +322,7 @@ class Decoder:
             at = slice(first, last)
             plan = self._plan(columns[at], lengths[at], self.cache.places(None, columns[at], first), first)
             passes.append(partial(recording, ids[None, at], positions[None, at], plan))
-        states = self._run(passes, len(ids), recorded=True)
+        states = self._run(passes, len(ids), recorded=True, meanwhile=meanwhile)
         return states[0][0] if len(states) == 1 else torch.cat(list(states), 1)[0]
 
     def _plan(
@@ -362,6 +385,14 @@ class Decoder:
         with torch.cuda.graph(graph):
             outputs = self.sample(self._one_each(ids, columns, width), *draws)
         return graph, inputs, outputs
+
+
+def _and_then(run: Callable[[], Tensor], last: Callable[[], object] | None) -> Tensor:
+    """Run a half of a pass, then what can be done while the other still runs."""
+    states = run()
+    if last is not None:
+        last()
+    return states
 
 
 def groups_by_length(

@@ -40,9 +40,12 @@ class Plan:
         """Say which token each of the rows runs, into which column, and how long its text is then; (n,) each."""
         self.ids[self.rows], self.columns[self.rows], self.lengths[self.rows] = ids, columns, lengths
 
-    def go_on(self, ids: npt.ArrayLike) -> None:
-        """Say which token each of the rows runs next, (n,): one column further, in a text that is one longer."""
+    def say(self, ids: npt.ArrayLike) -> None:
+        """Say which token each of the rows runs, (n,)."""
         self.ids[self.rows] = ids
+
+    def go_on(self) -> None:
+        """Let each of the rows run one column further, in a text that is one longer."""
         self._ends += self._further
 
     def leave(self, gone: Sequence[int], stay: Sequence[int]) -> None:

@@ -206,6 +206,13 @@ class CausalLMPolicy:
         """Sample the steps after the one that has ``written``, while it is known which: the passes that ``act`` would run."""
         following: list[Following] = []
         running, plan = Running(ahead), None
+
+        def meanwhile() -> Tensor:
+            """Done while a half of the pass still runs: what does not hang on the tokens that it gives."""
+            assert plan is not None
+            plan.go_on()
+            return torch.rand(len(slots), generator=self.generator)
+
         try:
             for taken in range(1, min(MOST, self.model.context_length - int(lengths.max())) + 1):
                 stay = running.after(written)
@@ -226,10 +233,9 @@ class CausalLMPolicy:
                         break
                     if plan is None:
                         plan = self._plan(rows)
-                        plan.put(0, lengths + (taken - 2), lengths + (taken - 1))  # one step back, to go on from
-                plan.go_on(written)
-                uniforms = torch.rand(len(slots), generator=self.generator)
-                sampled = self._decoder.one_each(*plan.tensors, plan.lengths, plan.at, uniforms, follows=bool(following))
+                        plan.put(0, lengths + (taken - 1), lengths + taken)
+                plan.say(written)
+                sampled = self._decoder.one_each(*plan.tensors, plan.lengths, plan.at, meanwhile, follows=bool(following))
                 written = self._written(slots, sampled)
                 following.append(Following(slots, *sampled))
         except BaseException:
