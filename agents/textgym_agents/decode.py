@@ -267,7 +267,10 @@ class Decoder:
         recorded: bool,
         meanwhile: Callable[[], object] | None = None,
     ) -> Sequence[Tensor]:
-        """Run the halves of a pass: recorded ones at once, plain ones one after another, as they share the cache's aim."""
+        """Run the halves of a pass: recorded ones at once, plain ones one after another, as they share the cache's aim.
+
+        ``meanwhile`` is called once, by the thread that has run its half, while another may still run.
+        """
         if recorded and len(parts) == 2:
             return side_by_side(partial(_and_then, parts[0], meanwhile), parts[1])
         with self._small(tokens) if len(parts) == 1 else one_thread():
@@ -285,7 +288,7 @@ class Decoder:
         follows: bool = False,
         meanwhile: Callable[[], object] | None = None,
     ) -> Tensor:
-        """Add one token to each row, from the recording where there is one."""
+        """Add one token to each row, from the recording where there is one; ``meanwhile``: see ``_run``."""
         parts = self._halves(lengths)
         recording = self._usable(follows)
         if recording is not None:
