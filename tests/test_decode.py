@@ -4,28 +4,11 @@ import numpy as np
 import pytest
 import torch
 from agent_kit import CONTEXT, SHAPES, build_lm
-from hypothesis import given
-from hypothesis import strategies as st
 from textgym_agents import decode
-from textgym_agents.decode import Decoder, Sampled, groups_by_length
+from textgym_agents.decode import Decoder, Sampled
 from textgym_agents.model import ActorCritic
 from textgym_agents.sampling import Sampling
 from textgym_agents.threads import side_by_side
-
-
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=60))
-def test_groups_hold_every_row_once_and_waste_little(counts):
-    counts = np.array(counts)
-    groups = groups_by_length(counts)
-    assert sorted(np.concatenate(groups).tolist()) == list(range(len(counts)))
-    for group in groups:
-        padded = counts[group].max() * len(group)
-        assert padded - counts[group].sum() <= max(0.25 * padded, 128 + counts[group].max())
-
-
-def test_equal_lengths_are_one_group_and_long_texts_keep_short_ones_apart():
-    assert [len(group) for group in groups_by_length(np.full(50, 100))] == [50]
-    assert [group.tolist() for group in groups_by_length(np.array([5, 900, 5, 880]))] == [[1, 3], [0, 2]]
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, "gemma3_text"])

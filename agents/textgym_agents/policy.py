@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from textgym_agents.ahead import MOST, Ahead, Running
-from textgym_agents.decode import Decoder, Sampled, groups_by_length
+from textgym_agents.decode import Decoder, Sampled
 from textgym_agents.head import Allowed
 from textgym_agents.model import ActorCritic
 from textgym_agents.plan import Plan
+from textgym_agents.prefill import groups_by_length
 from textgym_agents.prefix import LEAST_SAVED, Sharing, share
 from textgym_agents.rows import SlotRows
 from textgym_agents.sampling import Sampling
