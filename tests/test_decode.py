@@ -195,3 +195,15 @@ def test_random_numbers_may_be_drawn_while_the_pass_runs(letters, kind, monkeypa
         with monkeypatch.context() as patch:
             results.append(_grown(decoder, model, [3, 0, 5, 6] * 4, halved, patch, recorded, late))
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@torch.no_grad()
+def test_random_numbers_are_drawn_before_the_other_half_is_waited_for(letters, monkeypatch):
+    model, events = ActorCritic(build_lm("llama", len(letters)), letters, CONTEXT), []
+    decoder, rows = Decoder(model, 17, Sampling()), torch.arange(16)
+    _grown(decoder, model, [4] * 16 + [0], True, monkeypatch, recorded=True)
+    noted = lambda *parts: (events.append("begun"), side_by_side(*parts), events.append("done"))[1]  # noqa: E731
+    monkeypatch.setattr(decode, "side_by_side", noted)
+    draw = lambda: (events.append("drawn"), torch.full((16,), 0.5))[1]  # noqa: E731
+    decoder.one_each(torch.ones(16).long(), torch.full((16,), 4), np.full(16, 5), rows, draw)
+    assert events[:3] == ["begun", "drawn", "done"]
